@@ -1,0 +1,13 @@
+"""How a long computation tells how far it is, without knowing who listens."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called with the stage's name, how many units are done, and how many there are in all."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The listener that does nothing: the library's default."""

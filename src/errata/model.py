@@ -1,0 +1,241 @@
+"""A causal language model that can be looked into and written to: `EditableModel` and its `Site`s.
+
+The hooks here are the only ones in Errata. They know the known traps: a block's output is a tensor in most
+families and a tuple in some, and inputs may arrive as keyword arguments.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from errata.architectures import Architecture
+from errata.errors import LayerOutOfRange
+from errata.fingerprint import fingerprint_of
+
+Where = Literal["input", "output"]
+Change = Callable[[Tensor], Tensor | None]
+"""Sees a module's input or output [row, seq, d]; what it returns replaces it, None leaves it."""
+
+
+class StopForward(Exception):
+    """Raised inside a hook when nothing further of the forward pass is needed."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One linear map that can be read and written: the output map of the FFN or of the attention of a block."""
+
+    kind: str
+    layer: int
+    path: str
+    module: nn.Module
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The parameter as it is stored, in the module's own orientation."""
+        return cast(nn.Parameter, self.module.weight)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weight is stored [d_in, d_out]: told by the module's type, never by a shape."""
+        return isinstance(self.module, Conv1D)
+
+    @property
+    def matrix(self) -> Float[Tensor, "d_out d_in"]:
+        """The weight as [d_out, d_in], whatever the storage order (a view, not a copy)."""
+        return self.weight.detach().T if self.transposed else self.weight.detach()
+
+    @property
+    def d_out(self) -> int:
+        """The size of the map's output."""
+        return self.matrix.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        """The size of the map's input, the key."""
+        return self.matrix.shape[1]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A right-padded batch of token ids."""
+
+    ids: Int[Tensor, "row seq"]
+    mask: Bool[Tensor, "row seq"]
+
+    def rows(self, index: Int[Tensor, " chosen"]) -> "Tokens":
+        """The chosen rows, cut to the longest of them."""
+        mask = self.mask[index]
+        longest = int(mask.sum(dim=1).max()) if len(index) else 0
+        return Tokens(self.ids[index, :longest], mask[:, :longest])
+
+
+@dataclass(eq=False)
+class EditableModel:
+    """A Hugging Face causal LM with its tokenizer, its architecture record, and what has been written into it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    name: str
+    revision: str | None = None
+    written: list[object] = field(default_factory=list[object])
+    """The edits that are in the weights now, oldest first (kept by `errata.edits`)."""
+
+    @property
+    def layers(self) -> int:
+        """How many blocks the model has."""
+        return len(cast(nn.ModuleList, self.model.get_submodule(self.architecture.blocks)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the embeddings."""
+        return cast(Tensor, self.model.get_submodule(self.architecture.embeddings).weight).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights that edits are written to."""
+        return self.site("ffn", 0).weight.dtype
+
+    @property
+    def max_length(self) -> int:
+        """The longest input in tokens that the configuration allows."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 2**31 - 1)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a block runs attention and FFN side by side."""
+        return self.architecture.runs_in_parallel(self.model.config)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the weights as they were when first asked for: identifies the unedited model."""
+        return self.measure_fingerprint()
+
+    def measure_fingerprint(self) -> str:
+        """A digest of the weights as they stand now."""
+        return fingerprint_of(self.model.named_parameters())
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `LayerOutOfRange` unless the model has block `layer`."""
+        if not 0 <= layer < self.layers:
+            raise LayerOutOfRange(
+                f"Setting 'layers' names block {layer}, but {self.name} has blocks 0 to {self.layers - 1}. "
+                "Choose layers inside that range."
+            )
+
+    def site(self, kind: str, layer: int) -> Site:
+        """The output map of `kind` ("ffn" or "attention") in block `layer`.
+
+        Raises:
+            LayerOutOfRange: the model has no such block.
+        """
+        self.check_layer(layer)
+        path = self.architecture.site_path(kind, layer)
+        return Site(kind, layer, path, self.model.get_submodule(path))
+
+    def block_path(self, layer: int) -> str:
+        """The module path of block `layer`."""
+        return self.architecture.block_path(layer)
+
+    def forward(self, tokens: Tokens) -> None:
+        """Run the model for its hooks' sake; a `StopForward` ends it early, quietly."""
+        try:
+            self._call(tokens)
+        except StopForward:
+            pass
+
+    def logits_at(
+        self, tokens: Tokens, rows: Int[Tensor, " read"], positions: Int[Tensor, " read"]
+    ) -> Float[Tensor, "read vocab"]:
+        """The model's own logits (its caps and scales included) at the given places, in the order given.
+
+        Only those places reach the head: a vocabulary times every position would be most of a small model's work.
+        """
+
+        def keep(hidden: Tensor) -> Tensor:
+            return hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0)
+
+        with self.hooked({self.architecture.head: keep}, "input"):
+            return self._call(tokens)[0]
+
+    def values_at(
+        self,
+        tokens: Tokens,
+        positions: Int[Tensor, " row"],
+        inputs_of: Sequence[str] = (),
+        outputs_of: Sequence[str] = (),
+    ) -> dict[str, Float[Tensor, "row d"]]:
+        """Inputs and outputs of modules at one position a row, without gradients; stops after the last one needed."""
+        seen: dict[str, Tensor] = {}
+        wanted = len(inputs_of) + len(outputs_of)
+
+        def reader(path: str) -> Change:
+            def read(value: Tensor) -> None:
+                rows = torch.arange(len(positions), device=value.device)
+                seen[path] = value[rows, positions.to(value.device)].detach()
+                if len(seen) == wanted:
+                    raise StopForward
+
+            return read
+
+        with (
+            torch.no_grad(),
+            self.hooked({path: reader(path) for path in inputs_of}, "input"),
+            self.hooked({path: reader(path) for path in outputs_of}, "output"),
+        ):
+            self.forward(tokens)
+        return seen
+
+    @contextmanager
+    def hooked(self, changes: Mapping[str, Change], where: Where) -> Iterator[None]:
+        """For a while, let each change see (and replace) the input or output of the module at its path."""
+        handles = [self._attach(self.model.get_submodule(path), change, where) for path, change in changes.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _attach(self, module: nn.Module, change: Change, where: Where) -> torch.utils.hooks.RemovableHandle:
+        if where == "input":
+            return module.register_forward_pre_hook(_input_hook(change), with_kwargs=True)
+        return module.register_forward_hook(_output_hook(change))
+
+    def _call(self, tokens: Tokens) -> Float[Tensor, "row seq vocab"]:
+        out = self.model(
+            input_ids=tokens.ids.to(self.device), attention_mask=tokens.mask.long().to(self.device), use_cache=False
+        )
+        return cast(Tensor, out.logits)
+
+
+def _input_hook(change: Change) -> Callable[..., tuple[tuple[object, ...], dict[str, object]] | None]:
+    def hook(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]] | None:
+        if args:
+            changed = change(cast(Tensor, args[0]))
+            return None if changed is None else ((changed, *args[1:]), kwargs)
+        name = next(name for name, value in kwargs.items() if isinstance(value, Tensor))
+        changed = change(cast(Tensor, kwargs[name]))
+        return None if changed is None else (args, {**kwargs, name: changed})
+
+    return hook
+
+
+def _output_hook(change: Change) -> Callable[..., object]:
+    def hook(module: nn.Module, args: tuple[object, ...], output: object) -> object:
+        if isinstance(output, tuple):
+            changed = change(cast(Tensor, output[0]))
+            return None if changed is None else (changed, *output[1:])
+        return change(cast(Tensor, output))
+
+    return hook

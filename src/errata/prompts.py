@@ -1,0 +1,218 @@
+"""From facts to token rows: which texts are run, where the subject ends in them, and which tokens are to be predicted.
+
+Prompt and target are tokenised as one text, and every position is read off the character offsets. This is the one
+place that decides on spaces: a prefix, a prompt and a target are joined by one space each.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from errata.errors import EmptyTarget, FactError, PromptTooLong
+from errata.facts import Fact
+from errata.model import EditableModel, Tokens
+
+RowKind = Literal["rewrite", "kl"]
+KL_TEMPLATE = "{} is a"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text of one fact: a filled-in template, the context before it, and the target to predict after it."""
+
+    fact: int
+    kind: RowKind
+    template: str
+    subject: str
+    target: str | None = None
+    context: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """The text up to where the target begins."""
+        return self._before + self.subject + self.template.partition("{}")[2]
+
+    @property
+    def subject_span(self) -> tuple[int, int]:
+        """Where the subject begins and ends in `prompt`, in characters."""
+        return len(self._before), len(self._before) + len(self.subject)
+
+    @property
+    def _before(self) -> str:
+        before = self.template.partition("{}")[0]
+        return f"{self.context} {before}" if self.context else before
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """The ids of a prompt and of the target after it, without the target's last token, which is never an input."""
+
+    ids: tuple[int, ...]
+    target: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+    """The characters of each id in the joined text; empty for tokens that the tokenizer adds."""
+
+    @property
+    def predicted_at(self) -> range:
+        """The positions whose outputs predict the target's tokens, in order."""
+        first = len(self.ids) - len(self.target)
+        return range(first, first + len(self.target))
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row with its ids and its lookup position."""
+
+    row: Row
+    text: EncodedText
+    lookup: int
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Rows of several facts as one padded batch, with every position that the stages read.
+
+    Rows lie fact by fact, the bare prompt of each fact first. `predict_*` are flat over all target tokens.
+    """
+
+    tokens: Tokens
+    fact: Int[Tensor, " row"]
+    lookup: Int[Tensor, " row"]
+    bare: Bool[Tensor, " row"]
+    kl: Bool[Tensor, " row"]
+    predict_row: Int[Tensor, " predicted"]
+    predict_at: Int[Tensor, " predicted"]
+    predict_id: Int[Tensor, " predicted"]
+
+    def of_facts(self, keep: Int[Tensor, " kept"]) -> "PromptBatch":
+        """The rows of the facts in `keep` alone, facts and rows numbered anew in the old order."""
+        size = int(self.fact.max()) + 1
+        new_fact = torch.full((size,), -1, dtype=torch.long, device=self.fact.device)
+        new_fact[keep] = torch.arange(len(keep), device=self.fact.device)
+        rows = (new_fact[self.fact] >= 0).nonzero()[:, 0]
+        new_row = torch.full((len(self.fact),), -1, dtype=torch.long, device=self.fact.device)
+        new_row[rows] = torch.arange(len(rows), device=self.fact.device)
+        read = new_row[self.predict_row] >= 0
+        return PromptBatch(
+            tokens=self.tokens.rows(rows),
+            fact=new_fact[self.fact[rows]],
+            lookup=self.lookup[rows],
+            bare=self.bare[rows],
+            kl=self.kl[rows],
+            predict_row=new_row[self.predict_row[read]],
+            predict_at=self.predict_at[read],
+            predict_id=self.predict_id[read],
+        )
+
+
+def rewrite_rows(facts: Sequence[Fact], contexts: Sequence[str]) -> list[Row]:
+    """Each fact's prompt behind every context, with its target; the empty context comes first."""
+    return [
+        Row(index, "rewrite", fact.prompt, fact.subject, fact.target_new, context)
+        for index, fact in enumerate(facts)
+        for context in contexts
+    ]
+
+
+def kl_rows(facts: Sequence[Fact]) -> list[Row]:
+    """The neutral prompt "{subject} is a" of each fact, whose next token the edit should leave as it is."""
+    return [Row(index, "kl", KL_TEMPLATE, fact.subject) for index, fact in enumerate(facts)]
+
+
+def encode_text(model: EditableModel, prompt: str, target: str | None) -> EncodedText:
+    """Tokenise prompt and target as one text, and tell the target's ids by their offsets.
+
+    Raises:
+        EmptyTarget: nothing is left of the target after tokenisation.
+        PromptTooLong: prompt and target do not fit the model's context.
+    """
+    text = prompt if target is None else f"{prompt} {target}"
+    encoding = model.tokenizer(text, return_offsets_mapping=True)
+    ids = cast("list[int]", encoding["input_ids"])
+    spans = cast("list[tuple[int, int]]", encoding["offset_mapping"])
+    chosen = [] if target is None else [i for i, (_, end) in enumerate(spans) if end > len(prompt)]
+    if target is not None and not chosen:
+        raise EmptyTarget(f"Target {target!r} leaves no tokens after {prompt!r}. Give a target that says something.")
+    length = chosen[-1] if chosen else _without_added_tail(spans)
+    if length > model.max_length:
+        raise PromptTooLong(
+            f"{text!r} has {length} tokens, more than the context of {model.name} ({model.max_length}). Shorten the "
+            "prompt or leave the fact out."
+        )
+    return EncodedText(tuple(ids[:length]), tuple(ids[i] for i in chosen), tuple(spans[:length]))
+
+
+def encode_rows(model: EditableModel, rows: Sequence[Row]) -> list[EncodedRow]:
+    """Tokenise rows and find each one's lookup position: the last token that holds a character of the subject.
+
+    Raises:
+        FactError: the tokenizer keeps nothing of a subject, or a row does not fit (see `encode_text`).
+    """
+    return [_encode_row(model, row) for row in rows]
+
+
+def batch_rows(model: EditableModel, encoded: Sequence[EncodedRow]) -> PromptBatch:
+    """Pad encoded rows (sorted by fact) into one batch on the model's device."""
+    device = model.device
+
+    def integers(values: Sequence[int]) -> Int[Tensor, " n"]:
+        return torch.tensor(values, dtype=torch.long, device=device)
+
+    predicted = [
+        (number, position, identity)
+        for number, row in enumerate(encoded)
+        for position, identity in zip(row.text.predicted_at, row.text.target, strict=True)
+    ]
+    kinds = [row.row.kind for row in encoded]
+    bare = [row.row.kind == "rewrite" and not row.row.context for row in encoded]
+    return PromptBatch(
+        tokens=pad([row.text.ids for row in encoded], model),
+        fact=integers([row.row.fact for row in encoded]),
+        lookup=integers([row.lookup for row in encoded]),
+        bare=torch.tensor(bare, dtype=torch.bool, device=device),
+        kl=torch.tensor([kind == "kl" for kind in kinds], dtype=torch.bool, device=device),
+        predict_row=integers([p[0] for p in predicted]),
+        predict_at=integers([p[1] for p in predicted]),
+        predict_id=integers([p[2] for p in predicted]),
+    )
+
+
+def pad(ids: Sequence[Sequence[int]], model: EditableModel) -> Tokens:
+    """Right-pad rows of ids to the longest; what stands in the padding never matters, for the mask hides it."""
+    longest = max(map(len, ids), default=0)
+    filler = cast("int | None", model.tokenizer.pad_token_id) or 0
+    padded = torch.tensor([[*row, *[filler] * (longest - len(row))] for row in ids], dtype=torch.long)
+    lengths = torch.tensor([len(row) for row in ids])
+    mask = torch.arange(longest)[None, :] < lengths[:, None]
+    return Tokens(padded.reshape(len(ids), longest).to(model.device), mask.to(model.device))
+
+
+def by_length(lengths: Sequence[int], at_once: int) -> Iterator[list[int]]:
+    """Indices in groups of at most `at_once`, longest first, so that little of a batch is padding."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for start in range(0, len(order), at_once):
+        yield order[start : start + at_once]
+
+
+def _encode_row(model: EditableModel, row: Row) -> EncodedRow:
+    try:
+        text = encode_text(model, row.prompt, row.target)
+    except FactError as error:
+        raise type(error)(f"Subject {row.subject!r}: {error}") from None
+    start, end = row.subject_span
+    inside = [i for i, (left, right) in enumerate(text.spans) if left < end and right > start]
+    if not inside:
+        raise FactError(f"The tokenizer of {model.name} keeps nothing of subject {row.subject!r} in {row.prompt!r}.")
+    return EncodedRow(row, text, inside[-1])
+
+
+def _without_added_tail(spans: Sequence[tuple[int, int]]) -> int:
+    """How many tokens stand before those that the tokenizer appends on its own, such as an end of text."""
+    length = len(spans)
+    while length > 1 and spans[length - 1][0] == spans[length - 1][1]:
+        length -= 1
+    return length

@@ -1,0 +1,66 @@
+"""Errata corrects facts in language models: a file of facts in, an edit of the weights out, the proof beside it.
+
+The public names, and nothing else. They are loaded when first used, so `import errata` is quick and loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from errata import errors
+
+if TYPE_CHECKING:
+    from errata.edits import Edit, load_edit
+    from errata.evaluation import evaluate
+    from errata.facts import Fact, Neighbor, Probe, check_facts, read_facts, write_facts
+    from errata.methods import edit
+    from errata.model import EditableModel, load
+    from errata.results import Results
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Edit",
+    "EditableModel",
+    "Fact",
+    "Neighbor",
+    "Probe",
+    "Results",
+    "__version__",
+    "check_facts",
+    "edit",
+    "errors",
+    "evaluate",
+    "load",
+    "load_edit",
+    "read_facts",
+    "write_facts",
+]
+
+_HOMES = {
+    "Edit": "errata.edits",
+    "EditableModel": "errata.model",
+    "Fact": "errata.facts",
+    "Neighbor": "errata.facts",
+    "Probe": "errata.facts",
+    "Results": "errata.results",
+    "check_facts": "errata.facts",
+    "edit": "errata.methods",
+    "evaluate": "errata.evaluation",
+    "load": "errata.model",
+    "load_edit": "errata.edits",
+    "read_facts": "errata.facts",
+    "write_facts": "errata.facts",
+}
+"""The module that each public name is loaded from."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'errata' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
-"""Errata corrects facts in language models: a file of facts in, an edit of the weights out, the proof beside it.
+"""Errata corrects facts in language models: facts in, an edit of the weights out, the proof beside it.
 
-The public names, and nothing else. They are loaded when first used, so `import errata` is quick and loads no torch.
+Here are the public names, nothing else. Each is loaded on its first use: `import errata` is quick, without torch.
 """
 
 import importlib
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from errata.edits import Edit, load_edit
     from errata.evaluation import evaluate
     from errata.facts import Fact, Neighbor, Probe, check_facts, read_facts, write_facts
+    from errata.loading import load
     from errata.methods import edit
-    from errata.model import EditableModel, load
+    from errata.model import EditableModel
     from errata.results import Results
 
 __version__ = "0.1.0"
@@ -46,7 +47,7 @@ _HOMES = {
     "check_facts": "errata.facts",
     "edit": "errata.methods",
     "evaluate": "errata.evaluation",
-    "load": "errata.model",
+    "load": "errata.loading",
     "load_edit": "errata.edits",
     "read_facts": "errata.facts",
     "write_facts": "errata.facts",

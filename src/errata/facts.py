@@ -1,78 +1,37 @@
-"""What is to be written into a model: `Fact`, and the questions that show whether it was written well.
+"""What is to be written into a model, the questions that show how well it was written, and the files of both.
 
-A prompt is a template with one `{}` where the subject goes. White space is settled here and nowhere else: prompts lose
-what trails, targets lose what surrounds them, and whoever joins a prompt and a target puts one space between.
+A prompt is a template with one `{}` where the subject goes. White space is settled when a fact is made and
+nowhere else: prompts lose what trails, targets lose what surrounds them, and whoever joins the two puts one
+space between. `docs/facts.md` describes the files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from typing import cast
+import gzip
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import field as dataclass_field
+from typing import Literal, cast
 
 from errata import wording
+from errata.errors import FactError
+from errata.files import atomic_file
+from errata.probes import Neighbor, Probe, as_neighbor, as_probe
+from errata.records import KINDS, Record, Row, published_row, read_records
 from errata.wording import Flaw
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A question, filled in, with the answer that is expected of the model.
-
-    Raises:
-        FactError: the prompt is empty, or one of the two is no text.
-        EmptyTarget: the target is empty.
-    """
-
-    prompt: str
-    target: str
-
-    def __post_init__(self) -> None:
-        flaws: list[Flaw] = []
-        values = _probe_values(_fields_of(self), "", flaws)
-        _settle(self, values, flaws, "Probe")
-
-    def to_json(self) -> dict[str, str]:
-        return {"prompt": self.prompt, "target": self.target}
-
-
-@dataclass(frozen=True)
-class Neighbor:
-    """A fact about another subject, with the same relation and the old object, that has to stay as it is.
-
-    Raises:
-        SubjectNotInPrompt, AmbiguousSubject: as in `Fact`.
-        EmptyTarget: the target is empty.
-    """
-
-    prompt: str
-    subject: str
-    target: str
-
-    def __post_init__(self) -> None:
-        flaws: list[Flaw] = []
-        values = _neighbor_values(_fields_of(self), "", flaws)
-        _settle(self, values, flaws, f"Neighbor {self.subject!r}")
-
-    @property
-    def question(self) -> str:
-        """The prompt, filled in with the subject."""
-        return wording.fill(self.prompt, self.subject)
-
-    @property
-    def subject_span(self) -> tuple[int, int]:
-        """Where the subject begins and ends in `question`, in characters."""
-        return wording.span(self.prompt, self.subject)
-
-    def to_json(self) -> dict[str, str]:
-        return {"prompt": self.prompt, "subject": self.subject, "target": self.target}
 
 
 @dataclass(frozen=True)
 class Fact:
     """One statement to write into a model: to `prompt` about `subject` the answer shall be `target_new`.
 
-    Lists are accepted where tuples stand, `{"prompt", "target"}` mappings where a `Probe` stands, and a prompt that
-    holds its subject once in place of the `{}`. A plain text among the neighborhood prompts expects `target_true`.
+    Lists are accepted where tuples stand, `{"prompt", "target"}` mappings where a `Probe` stands, and a prompt
+    that holds its subject once in place of the `{}`. In paraphrase_prompts, generation_prompts and
+    same_subject_prompts a `{}` is filled with the subject. A plain text among the neighborhood_prompts expects
+    target_true as its answer.
 
     Raises:
         SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.
@@ -98,9 +57,9 @@ class Fact:
 
     def __post_init__(self) -> None:
         flaws: list[Flaw] = []
-        values = _fact_values(_fields_of(self), flaws)
+        values = _fact_values({name: getattr(self, name) for name in FIELDS}, flaws)
         case = "" if self.case_id is None else f" (case_id {self.case_id})"
-        _settle(self, values, flaws, f"Fact about {self.subject!r}{case}")
+        wording.settle(self, values, flaws, f"Fact about {self.subject!r}{case}")
 
     @property
     def question(self) -> str:
@@ -114,12 +73,12 @@ class Fact:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What is asked, (subject, prompt): two facts with one key are duplicates or contradict each other."""
+        """Subject and prompt: two facts with one key are duplicates or contradict each other."""
         return (self.subject, self.prompt)
 
     @property
     def neighborhood(self) -> tuple[Probe, ...]:
-        """The neighborhood prompts with their answers; a plain text is left out where there is no `target_true`."""
+        """The neighborhood prompts with their answers, less plain texts where there is no target_true."""
         probes: list[Probe] = []
         for item in self.neighborhood_prompts:
             if isinstance(item, Probe):
@@ -156,8 +115,182 @@ def fact_from_json(row: Mapping[str, object]) -> Fact:
     return fact
 
 
-def _fields_of(instance: Probe | Neighbor | Fact) -> dict[str, object]:
-    return {field.name: getattr(instance, field.name) for field in fields(instance)}
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a file of facts; `line` is None for what concerns the whole file.
+
+    A "warning" may be meant. `error` is what `read_facts` raises for a record that cannot be used.
+    """
+
+    line: int | None
+    field: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+    case_id: int | str | None = None
+    error: type[FactError] = dataclass_field(default=FactError, repr=False)
+
+    def __str__(self) -> str:
+        where = "" if self.line is None else f"line {self.line}, "
+        case = "" if self.case_id is None else f" (case_id {self.case_id})"
+        return f"{where}{self.field}{case}: {self.message}"
+
+
+def read_facts(path: str | os.PathLike[str], skip_invalid: bool = False) -> list[Fact]:
+    """The facts of a file: Errata's own JSONL, CounterFact, its neighbor-assisted subsets or zsRE, as published.
+
+    Records that can be used and are doubtful (warnings, duplicates, contradictions) are logged. So are, with
+    `skip_invalid`, the records that cannot be used, which are then left out.
+
+    Raises:
+        FactError: the file cannot be read, or holds no fact, or (without `skip_invalid`) holds a record that
+            cannot be used; the message shows the first few of those.
+    """
+    entries, broken, doubtful = _examine_file(path)
+    if broken and not (skip_invalid and entries):
+        raise broken[0].error(_report(path, broken))
+    problems = sorted(broken + doubtful, key=_position)
+    for problem in problems[:_SHOWN]:
+        _log.warning("%s: %s", path, problem)
+    if len(problems) > _SHOWN:
+        _log.warning("%s: %d more problems; `errata facts check` lists them", path, len(problems) - _SHOWN)
+    return [fact for _, fact in entries]
+
+
+def check_facts(path: str | os.PathLike[str]) -> list[Problem]:
+    """Everything that is wrong in a file of facts, in the order of its lines; an empty list when nothing is."""
+    _, broken, doubtful = _examine_file(path)
+    return sorted(broken + doubtful, key=_position)
+
+
+def write_facts(path: str | os.PathLike[str], facts: Iterable[Fact]) -> None:
+    """Write Errata's own JSONL, all or nothing; gzipped when the path ends in `.gz`."""
+    text = "".join(json.dumps(fact.to_json(), ensure_ascii=False) + "\n" for fact in facts)
+    data = text.encode("utf-8")
+    with atomic_file(path) as aside:
+        # Without a time stamp the same facts give the same bytes.
+        aside.write_bytes(gzip.compress(data, mtime=0) if os.fspath(path).endswith(".gz") else data)
+
+
+_log = logging.getLogger(__name__)
+_SHOWN = 5
+_Entries = list[tuple[int, Fact]]
+
+
+def _examine_file(path: str | os.PathLike[str]) -> tuple[_Entries, list[Problem], list[Problem]]:
+    """The facts with their lines, the problems that make a record or the file useless, and all others."""
+    entries: _Entries = []
+    broken: list[Problem] = []
+    doubtful: list[Problem] = []
+    found = False
+    for index, record in enumerate(read_records(path)):
+        found = True
+        flaws: list[Flaw] = []
+        fact, case_id = _examine_record(record, index, flaws)
+        broken.extend(
+            Problem(record.line, flaw.field, flaw.message, "error", case_id, flaw.error) for flaw in flaws
+        )
+        if fact is not None and record.line is not None:
+            entries.append((record.line, fact))
+            doubtful.extend(_doubts(record.line, fact))
+    if not found:
+        broken.append(Problem(None, "file", "holds no record: its list is empty."))
+    return entries, broken, doubtful + _conflicts(entries)
+
+
+def _examine_record(record: Record, index: int, flaws: list[Flaw]) -> tuple[Fact | None, int | str | None]:
+    """The fact of a record and its case_id, in the names of the record's own kind."""
+    if record.error is not None:
+        flaws.append(Flaw("file" if record.line is None else "record", record.error))
+        return None, None
+    if not isinstance(record.value, Mapping):
+        flaws.append(Flaw("record", f"must be a JSON object, and is {wording.kind(record.value)}."))
+        return None, None
+    values = cast("Mapping[str, object]", record.value)
+    row = published_row(values, index)
+    if row is None and not any(name in values for name in FIELDS):
+        flaws.append(Flaw("record", _unknown_kind(values)))
+        return None, None
+    own: list[Flaw] = []
+    if row is None:
+        row = Row(values)
+        wording.unknown(values, "", FIELDS, own)
+    fact = _fact(row.values, own)
+    flaws.extend(replace(flaw, field=row.published_name(flaw.field)) for flaw in own)
+    case_id = row.values.get("case_id")
+    return fact, case_id if isinstance(case_id, int | str) else None
+
+
+def _unknown_kind(values: Mapping[str, object]) -> str:
+    keys = ", ".join(list(values)[:8]) or "none at all"
+    return f"is of no kind that Errata reads. Its fields: {keys}. Known kinds: {'; '.join(KINDS)}."
+
+
+def _doubts(line: int, fact: Fact) -> Iterator[Problem]:
+    """What may be meant, and probably is not."""
+
+    def doubt(field: str, message: str) -> Problem:
+        return Problem(line, field, message, "warning", fact.case_id)
+
+    if fact.target_new == fact.target_true:
+        same = f"is the true answer already, {wording.short(fact.target_new)}: nothing new is written."
+        yield doubt("target_new", same)
+    if fact.target_true is None and any(isinstance(item, str) for item in fact.neighborhood_prompts):
+        yield doubt(
+            "neighborhood_prompts",
+            "holds plain texts, which expect target_true, and there is none: they are not scored. "
+            'Add target_true, or write them as {"prompt", "target"}.',
+        )
+    foreign = {
+        "neighborhood_prompts": [
+            item if isinstance(item, str) else item.prompt for item in fact.neighborhood_prompts
+        ],
+        "unrelated_prompts": [probe.prompt for probe in fact.unrelated_prompts],
+        "attribute_prompts": list(fact.attribute_prompts),
+    }
+    for name, prompts in foreign.items():
+        for index, prompt in enumerate(prompts):
+            if wording.SLOT in prompt:
+                message = f"holds '{{}}', which nothing fills in here: {wording.short(prompt)}."
+                yield doubt(f"{name}[{index}]", f"{message} Write the question out.")
+
+
+def _conflicts(entries: _Entries) -> list[Problem]:
+    """Facts that ask what an earlier one asks: with its target a duplicate, with another one a contradiction."""
+    first: dict[tuple[str, str], tuple[int, Fact]] = {}
+    problems: list[Problem] = []
+    for line, fact in entries:
+        earlier, other = first.setdefault(fact.key, (line, fact))
+        if other is fact:
+            continue
+        if other.target_new == fact.target_new:
+            message = (
+                f"is a duplicate of line {earlier}: the same subject, prompt and target. Remove one of them."
+            )
+            problems.append(Problem(line, "record", message, "error", fact.case_id))
+        else:
+            there, here = wording.short(other.target_new), wording.short(fact.target_new)
+            message = (
+                f"contradicts line {earlier}: the same subject and prompt, "
+                f"with the target {there} there and {here} here. Keep one of them."
+            )
+            problems.append(Problem(line, "target_new", message, "error", fact.case_id))
+    return problems
+
+
+def _position(problem: Problem) -> int:
+    return problem.line or 0
+
+
+def _report(path: str | os.PathLike[str], problems: list[Problem]) -> str:
+    """The first few problems of a file, and how to see all of them."""
+    name = os.fspath(path)
+    if problems[0].line is None:
+        return f"Facts cannot be read from {name}: the file {problems[0].message}"
+    shown = [f"  {problem}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        shown.append(f"  ... and {len(problems) - _SHOWN} more")
+    lines = [f"{name} has records that cannot be used:", *shown, f"`errata facts check {name}` lists all."]
+    return "\n".join(lines)
 
 
 def _plain(value: object) -> object:
@@ -166,38 +299,11 @@ def _plain(value: object) -> object:
     return value.to_json() if isinstance(value, Probe | Neighbor) else value
 
 
-def _settle(instance: object, values: Mapping[str, object], flaws: list[Flaw], where: str) -> None:
-    """Raise the first flaw, or put the normalised values where the given ones were."""
-    if flaws:
-        raise flaws[0].as_error(where)
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-
-
 def _fact(row: Mapping[str, object], flaws: list[Flaw]) -> Fact | None:
     """The fact of a row, or None when there are flaws; all of them are noted, not only the first."""
     values = _fact_values(row, flaws)
     # The values are settled, so the constructor finds nothing new: it is the one place that makes a Fact.
     return None if flaws else Fact(**values)  # type: ignore[arg-type]
-
-
-def _probe_values(
-    row: Mapping[str, object], field: str, flaws: list[Flaw], subject: str | None = None
-) -> dict[str, str]:
-    prompt = wording.prompt(row["prompt"], wording.inside(field, "prompt"), flaws)
-    return {
-        "prompt": prompt if subject is None else wording.fill(prompt, subject),
-        "target": wording.target(row["target"], wording.inside(field, "target"), flaws),
-    }
-
-
-def _neighbor_values(row: Mapping[str, object], field: str, flaws: list[Flaw]) -> dict[str, str]:
-    subject = wording.subject(row["subject"], wording.inside(field, "subject"), flaws)
-    return {
-        "prompt": wording.template(row["prompt"], subject, wording.inside(field, "prompt"), flaws),
-        "subject": subject,
-        "target": wording.target(row["target"], wording.inside(field, "target"), flaws),
-    }
 
 
 def _fact_values(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, object]:
@@ -213,7 +319,7 @@ def _fact_values(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, obje
         values["target_new"] = wording.target(row["target_new"], "target_new", flaws)
     if row.get("target_true") is not None:
         values["target_true"] = wording.target(row["target_true"], "target_true", flaws)
-    for name, reader in _LISTS.items():
+    for name, reader in _READERS.items():
         if name in row:
             read = [
                 reader(item, field, subject, flaws) for field, item in wording.items(row[name], name, flaws)
@@ -231,7 +337,10 @@ def _labels(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, object]:
     return {"relation_id": relation, "case_id": case}
 
 
-def _plain_prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
+_Reader = Callable[[object, str, str, list[Flaw]], "str | Probe | Neighbor | None"]
+
+
+def _prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
     return wording.prompt(item, field, flaws)
 
 
@@ -240,46 +349,34 @@ def _own_prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> st
     return wording.fill(wording.prompt(item, field, flaws), subject)
 
 
-def _reference(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
+def _text(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
     return wording.text(item, field, flaws)
 
 
-def _probe(item: object, field: str, subject: str | None, flaws: list[Flaw]) -> Probe | None:
-    """A `Probe`, or the mapping of one; a subject is given where a `{}` may stand for it."""
-    before = len(flaws)
-    row = (
-        _fields_of(item)
-        if isinstance(item, Probe)
-        else wording.mapping(item, field, ("prompt", "target"), flaws)
-    )
-    values = None if row is None else _probe_values(row, field, flaws, subject)
-    return None if values is None or len(flaws) > before else Probe(**values)
+def _probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> Probe | None:
+    return as_probe(item, field, flaws)
 
 
-def _foreign_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> Probe | None:
-    return _probe(item, field, None, flaws)
+def _own_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> Probe | None:
+    """A probe about the fact's own subject, for which a `{}` may stand."""
+    return as_probe(item, field, flaws, subject)
 
 
-def _text_or_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> str | Probe | None:
-    return wording.prompt(item, field, flaws) if isinstance(item, str) else _probe(item, field, None, flaws)
+def _prompt_or_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> str | Probe | None:
+    return wording.prompt(item, field, flaws) if isinstance(item, str) else as_probe(item, field, flaws)
 
 
 def _neighbor(item: object, field: str, subject: str, flaws: list[Flaw]) -> Neighbor | None:
-    if isinstance(item, Neighbor):
-        return item
-    before = len(flaws)
-    row = wording.mapping(item, field, ("prompt", "subject", "target"), flaws)
-    values = None if row is None else _neighbor_values(row, field, flaws)
-    return None if values is None or len(flaws) > before else Neighbor(**values)
+    return as_neighbor(item, field, flaws)
 
 
-_LISTS: dict[str, Callable[[object, str, str, list[Flaw]], str | Probe | Neighbor | None]] = {
+_READERS: dict[str, _Reader] = {
     "paraphrase_prompts": _own_prompt,
-    "neighborhood_prompts": _text_or_probe,
+    "neighborhood_prompts": _prompt_or_probe,
     "neighbors": _neighbor,
     "generation_prompts": _own_prompt,
-    "same_subject_prompts": _probe,
-    "unrelated_prompts": _foreign_probe,
-    "attribute_prompts": _plain_prompt,
-    "reference_texts": _reference,
+    "same_subject_prompts": _own_probe,
+    "unrelated_prompts": _probe,
+    "attribute_prompts": _prompt,
+    "reference_texts": _text,
 }

@@ -1,7 +1,7 @@
 """What may stand in a prompt, a subject and a target: the `{}`, the white space, and what is wrong with them.
 
-Every function takes a value as it was found, notes what is wrong with it in `flaws`, and returns it in its settled
-form. So a constructor can raise the first flaw and a checker can list all of them, from the same code.
+Every function takes a value as it was found, notes what is wrong with it in `flaws`, and returns it settled.
+So a constructor can raise the first flaw and a checker can list all of them, from the same code.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Flaw:
     error: type[FactError] = FactError
 
     def as_error(self, where: str) -> FactError:
+        """The exception for it; `where` names the thing that has the field."""
         return self.error(f"{where}: {self.field}: {self.message}")
 
 
@@ -38,6 +39,14 @@ def span(template: str, subject: str) -> tuple[int, int]:
     """Where the subject begins and ends in the filled template, in characters."""
     start = template.index(SLOT)
     return (start, start + len(subject))
+
+
+def settle(instance: object, values: Mapping[str, object], flaws: list[Flaw], where: str) -> None:
+    """Raise the first flaw, or put the settled values where a frozen instance has the given ones."""
+    if flaws:
+        raise flaws[0].as_error(where)
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
 
 
 def text(value: object, field: str, flaws: list[Flaw]) -> str:
@@ -65,12 +74,12 @@ def filled_text(
 
 
 def target(value: object, field: str, flaws: list[Flaw]) -> str:
-    """An answer, without white space around it: the space before it is put by whoever joins it to a prompt."""
+    """An answer, without white space around it: whoever joins it to a prompt puts one before it."""
     return filled_text(value, field, flaws, "the answer that is expected", EmptyTarget)
 
 
 def prompt(value: object, field: str, flaws: list[Flaw]) -> str:
-    """A prompt without the white space at its end: leading white space may be meant, as in a paragraph's start."""
+    """A prompt without the white space at its end: what leads may be meant, as where a paragraph starts."""
     before = len(flaws)
     settled = text(value, field, flaws).rstrip()
     if not settled.strip() and len(flaws) == before:
@@ -89,7 +98,7 @@ def subject(value: object, field: str, flaws: list[Flaw]) -> str:
 
 
 def template(value: object, subject: str, field: str, flaws: list[Flaw]) -> str:
-    """A prompt with exactly one `{}`; where it has none, its one occurrence of the subject becomes the `{}`."""
+    """A prompt with exactly one `{}`; if it has none, its one occurrence of the subject becomes one."""
     settled = prompt(value, field, flaws)
     slots = settled.count(SLOT)
     if slots == 1 or not settled or not subject:
@@ -106,8 +115,8 @@ def template(value: object, subject: str, field: str, flaws: list[Flaw]) -> str:
         return settled
     if settled.find(subject, start + 1) >= 0:
         message = (
-            f"Subject {short(subject)} occurs more than once in {short(settled)}, so it is not clear which one is meant. "
-            "Write '{}' in place of the one to be edited."
+            f"Subject {short(subject)} occurs more than once in {short(settled)}, so it is not clear "
+            "which one is meant. Write '{}' in place of the one to be edited."
         )
         flaws.append(Flaw(field, message, AmbiguousSubject))
     return settled[:start] + SLOT + settled[start + len(subject) :]

@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -163,15 +165,34 @@ def _read_weights(
     source: str, name: str, dtype: torch.dtype, device_map: str | dict[str, str | int] | None
 ) -> PreTrainedModel:
     try:
-        return cast(
-            PreTrainedModel,
-            AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map=device_map, use_safetensors=True),
-        )
+        with _default_dtype(dtype):
+            loaded = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype="auto" if dtype == torch.float64 else dtype,
+                device_map=device_map,
+                use_safetensors=True,
+            )
+        return cast(PreTrainedModel, cast(nn.Module, loaded).to(dtype) if dtype == torch.float64 else loaded)
     except (OSError, SafetensorError) as error:
         text = str(error)
         if "safetensors" in text and ("does not appear" in text or "no file named" in text):
             raise CheckpointError(_conversion_advice(name)) from error
         raise CheckpointError(f"The weights of {name} cannot be read: {text}") from error
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """In float64 also the tables that a model computes on loading (rotary angles) are computed in float64.
+
+    They are then kept in the checkpoint's own precision, as its weights are, and widened with them
+    (docs/decisions, "Double precision").
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if dtype == torch.float64 else before)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _resolve_dtype(

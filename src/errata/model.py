@@ -25,6 +25,11 @@ Change = Callable[[Tensor], Tensor | None]
 """Sees a module's input or output [row, seq, d]; what it returns replaces it, None leaves it."""
 
 
+SHORTEST = 16
+"""No batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels, so that the last bits of
+a row would depend on its neighbors' lengths, and where a family computes attention in float32 also the float64 ones."""
+
+
 class StopForward(Exception):
     """Raised inside a hook when nothing further of the forward pass is needed."""
 
@@ -74,7 +79,7 @@ class Tokens:
     def rows(self, index: Int[Tensor, " chosen"]) -> "Tokens":
         """The chosen rows, cut to the longest of them."""
         mask = self.mask[index]
-        longest = int(mask.sum(dim=1).max()) if len(index) else 0
+        longest = max(SHORTEST, int(mask.sum(dim=1).max())) if len(index) else 0
         return Tokens(self.ids[index, :longest], mask[:, :longest])
 
 

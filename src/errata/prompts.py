@@ -14,7 +14,7 @@ from torch import Tensor
 
 from errata.errors import EmptyTarget, FactError, PromptTooLong
 from errata.facts import Fact
-from errata.model import EditableModel, Tokens
+from errata.model import SHORTEST, EditableModel, Tokens
 
 RowKind = Literal["rewrite", "kl"]
 KL_TEMPLATE = "{} is a"
@@ -156,8 +156,9 @@ def encode_rows(model: EditableModel, rows: Sequence[Row]) -> list[EncodedRow]:
 
 
 def batch_rows(model: EditableModel, encoded: Sequence[EncodedRow]) -> PromptBatch:
-    """Pad encoded rows (sorted by fact) into one batch on the model's device."""
+    """Pad encoded rows (fact by fact) into one batch on the model's device; facts are numbered as they come."""
     device = model.device
+    number_of = {fact: number for number, fact in enumerate(dict.fromkeys(row.row.fact for row in encoded))}
 
     def integers(values: Sequence[int]) -> Int[Tensor, " n"]:
         return torch.tensor(values, dtype=torch.long, device=device)
@@ -171,7 +172,7 @@ def batch_rows(model: EditableModel, encoded: Sequence[EncodedRow]) -> PromptBat
     bare = [row.row.kind == "rewrite" and not row.row.context for row in encoded]
     return PromptBatch(
         tokens=pad([row.text.ids for row in encoded], model),
-        fact=integers([row.row.fact for row in encoded]),
+        fact=integers([number_of[row.row.fact] for row in encoded]),
         lookup=integers([row.lookup for row in encoded]),
         bare=torch.tensor(bare, dtype=torch.bool, device=device),
         kl=torch.tensor([kind == "kl" for kind in kinds], dtype=torch.bool, device=device),
@@ -183,7 +184,7 @@ def batch_rows(model: EditableModel, encoded: Sequence[EncodedRow]) -> PromptBat
 
 def pad(ids: Sequence[Sequence[int]], model: EditableModel) -> Tokens:
     """Right-pad rows of ids to the longest; what stands in the padding never matters, for the mask hides it."""
-    longest = max(map(len, ids), default=0)
+    longest = max(SHORTEST, max(map(len, ids), default=0))
     filler = cast("int | None", model.tokenizer.pad_token_id) or 0
     padded = torch.tensor([[*row, *[filler] * (longest - len(row))] for row in ids], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in ids])

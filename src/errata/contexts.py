@@ -1,0 +1,75 @@
+"""The contexts of an edit: short prefix texts behind which the new fact must hold too.
+
+The set is the empty context and five texts that the unedited model itself writes. It is sampled once, seeded, and
+recorded with the edit; every stage of an edit uses the same one.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from errata.errors import SettingsError
+from errata.model import EditableModel
+from errata.prompts import pad
+
+STARTS = ("The", "Therefore", "Because", "I", "You")
+LENGTH = 10
+TOP_K = 5
+
+
+def sample_contexts(model: EditableModel, seed: int = 0) -> tuple[str, ...]:
+    """The empty context, then one continuation of each start word, ten tokens long, each ending in a full stop.
+
+    Sampled from the model's five likeliest tokens (MEMIT section 4; METHODS.md, "Contexts"), on the CPU's seeded
+    generator, so that one seed gives one set on every device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ids = [[int(token) for token in model.tokenizer(start)["input_ids"]] for start in STARTS]
+    ended = {token for token in model.tokenizer.all_special_ids}
+    while any(len(row) < LENGTH for row in ids):
+        growing = [index for index, row in enumerate(ids) if len(row) < LENGTH]
+        logits = _next_logits(model, [ids[index] for index in growing])
+        for row, index in enumerate(growing):
+            ids[index].append(_draw(logits[row], ended, generator))
+    texts = [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+    return ("", *(_as_context(text) for text in texts))
+
+
+def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
+    """The user's contexts, if they can serve: the empty one first, then texts, none twice.
+
+    Raises:
+        SettingsError: otherwise, naming the offending one.
+    """
+    if not contexts or contexts[0] != "":
+        raise SettingsError('The first context must be the empty text "": values and keys are read behind it.')
+    for number, text in enumerate(contexts[1:], start=1):
+        if not text.strip():
+            raise SettingsError(f"Context {number} is empty. Only the first one may be.")
+        if text in contexts[:number]:
+            raise SettingsError(f"Context {number}, {text!r}, stands there twice.")
+    return tuple(contexts)
+
+
+def _next_logits(model: EditableModel, ids: Sequence[Sequence[int]]) -> Float[Tensor, "row vocab"]:
+    last = torch.tensor([len(row) - 1 for row in ids])
+    with torch.no_grad():
+        return model.logits_at(pad(ids, model), torch.arange(len(ids)), last).float().cpu()
+
+
+def _draw(logits: Float[Tensor, " vocab"], barred: set[int], generator: torch.Generator) -> int:
+    """One of the likeliest tokens, never a special one: an end of text inside a prefix would cut it off."""
+    logits = logits.clone()
+    logits[sorted(token for token in barred if token < len(logits))] = -torch.inf
+    best, tokens = logits.topk(TOP_K)
+    chosen: Int[Tensor, " one"] = torch.multinomial(best.softmax(dim=0), 1, generator=generator)
+    return int(tokens[chosen])
+
+
+def _as_context(text: str) -> str:
+    """One line without braces (they would look like a subject's place) that ends in a full stop."""
+    flat = re.sub(r"\s+", " ", text.replace("{", " ").replace("}", " ")).strip()
+    return f"{flat}."

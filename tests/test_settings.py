@@ -1,0 +1,234 @@
+"""Settings: layers merge, types are held to, and every refusal says what to do."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errata.errors import SettingsError, UnknownSetting
+from errata.settings import PRESETS, build, layers_by_rule, load_presets, parse_assignments
+
+METHODS = sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    layers: tuple[int, ...]
+    steps: int
+    clamp: float = 0.75
+    optimise: tuple[Literal["attention", "ffn"], ...] = ("ffn",)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise SettingsError("Setting 'steps' must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Stage):
+    spread: Literal["sqrt", "even"] = "sqrt"
+    exact: bool = False
+    limit: int | None = None
+    words: tuple[str, ...] = ()
+    label: str = ""
+
+
+NEEDED: dict[str, object] = {"layers": (3,), "steps": 5}
+
+
+def test_later_layers_win() -> None:
+    settings = build(Method, {"layers": [1, 2], "steps": 3, "clamp": 1.5}, {"steps": 4}, {})
+    assert settings == Method(layers=(1, 2), steps=4, clamp=1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "taken"),
+    [
+        ("layers", [3, 4], (3, 4)),
+        ("layers", "3-8", (3, 4, 5, 6, 7, 8)),
+        ("layers", "3-4, 9", (3, 4, 9)),
+        ("layers", "7", (7,)),
+        ("layers", 7, (7,)),
+        ("clamp", 4, 4.0),
+        ("clamp", float("inf"), float("inf")),
+        ("optimise", ["attention", "ffn"], ("attention", "ffn")),
+        ("optimise", "attention,ffn", ("attention", "ffn")),
+        ("exact", True, True),
+        ("limit", 3, 3),
+        ("limit", None, None),
+        ("limit", "none", None),
+        ("words", "one, two", ("one, two",)),
+    ],
+)
+def test_what_a_setting_accepts(name: str, given: object, taken: object) -> None:
+    value = getattr(build(Method, NEEDED, {name: given}), name)
+    assert value == taken
+    assert type(value) is type(taken)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("steps", "many", "Setting 'steps' is 'many'. It must be a whole number."),
+        ("steps", 2.0, "Setting 'steps' is 2.0. It must be a whole number."),
+        ("steps", True, "Setting 'steps' is True. It must be a whole number."),
+        ("steps", 0, "Setting 'steps' must be at least 1."),
+        ("clamp", "0.5x", "Setting 'clamp' is '0.5x'. It must be a number."),
+        ("clamp", False, "Setting 'clamp' is False. It must be a number."),
+        ("clamp", float("nan"), "Setting 'clamp' is nan (not a number). It must be a number."),
+        ("exact", 1, "Setting 'exact' is 1. It must be true or false."),
+        ("label", 1, "Setting 'label' is 1. It must be a text."),
+        ("limit", "few", "Setting 'limit' is 'few'. It must be a whole number or none."),
+        ("spread", "evn", "Setting 'spread' is 'evn'. It must be one of 'sqrt', 'even'."),
+        ("optimise", ["mlp"], "It must be a list, each entry one of 'attention', 'ffn'."),
+        ("layers", "8-3", "Setting 'layers' is '8-3' (the range '8-3' runs backwards)."),
+        (
+            "layers",
+            "all",
+            "is 'all' ('all' is neither a number nor a range). It must be a list, each entry a whole",
+        ),
+        ("layers", [1.5], 'It must be a list, each entry a whole number, or a range such as "3-8".'),
+    ],
+)
+def test_what_a_setting_refuses(name: str, given: object, message: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        build(Method, NEEDED, {name: given})
+
+
+def test_an_unknown_setting_names_the_near_one_and_all() -> None:
+    with pytest.raises(UnknownSetting) as refusal:
+        build(Method, NEEDED, {"clmap": 1})
+    assert str(refusal.value) == (
+        "There is no setting 'clmap'. Did you mean 'clamp'? "
+        "Known: clamp, exact, label, layers, limit, optimise, spread, steps, words."
+    )
+
+
+def test_a_missing_setting_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"Setting 'steps' has no value. Give it one: .* --set steps="):
+        build(Method, {"layers": [1]})
+
+
+def test_assignments_are_toml_where_they_can_be() -> None:
+    words = [
+        "steps=25",
+        "clamp = 0.5",
+        "layers=3-8",
+        'optimise=["ffn"]',
+        "exact=true",
+        "label=a=b",
+        "kl-weight=1e-2",
+    ]
+    assert parse_assignments(words) == {
+        "steps": 25,
+        "clamp": 0.5,
+        "layers": "3-8",
+        "optimise": ["ffn"],
+        "exact": True,
+        "label": "a=b",
+        "kl_weight": 0.01,
+    }
+
+
+@pytest.mark.parametrize("word", ["steps", "=3", ""])
+def test_an_assignment_needs_a_name_and_a_value(word: str) -> None:
+    with pytest.raises(SettingsError, match=f"'{word}' does not set anything. Write name=value"):
+        parse_assignments([word])
+
+
+@given(st.text())
+def test_an_assignment_sets_one_name_whatever_it_says(text: str) -> None:
+    assert list(parse_assignments([f"name={text}"])) == ["name"]
+
+
+@given(st.integers(min_value=1, max_value=200))
+def test_the_rule_stays_inside_the_model(layer_count: int) -> None:
+    layers = layers_by_rule(layer_count)
+    assert list(layers) == list(range(layers[0], layers[-1] + 1))
+    assert layers[0] >= 0
+    assert layers[-1] < layer_count
+    assert len(layers) == min(5, max(1, layer_count // 2))
+
+
+def test_the_rule_meets_published_layers() -> None:
+    assert layers_by_rule(32) == (4, 5, 6, 7, 8)
+    assert layers_by_rule(44) == (6, 7, 8, 9, 10)
+
+
+def test_presets_of_an_unknown_method() -> None:
+    with pytest.raises(UnknownSetting, match=r"'memti'. Did you mean 'memit'\? Known: .*memit, .*pmet"):
+        load_presets("memti")
+
+
+@pytest.mark.parametrize(
+    "name", ["EleutherAI/gpt-j-6b", "gpt-j-6B", "/models/gpt-j-6B/", "C:\\models\\gpt-j-6b"]
+)
+def test_a_model_is_known_by_the_last_part_of_its_name(name: str) -> None:
+    assert load_presets("pmet").for_model(name, 28).name == "gpt-j-counterfact"
+
+
+def test_a_preset_can_be_named() -> None:
+    preset = load_presets("pmet").for_model("EleutherAI/gpt-j-6b", 28, preset="gpt-j-zsre")
+    assert preset.values["covariance_weight"] == 4500
+    assert preset.rule is None
+
+
+def test_an_unknown_preset_names_the_near_one() -> None:
+    with pytest.raises(UnknownSetting, match=r"no pmet preset 'gpt-j-zsr'. Did you mean 'gpt-j-zsre'\?"):
+        load_presets("pmet").for_model("almanac", 8, preset="gpt-j-zsr")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_without_preset_gets_the_rule_which_says_so(method: str) -> None:
+    presets = load_presets(method)
+    preset = presets.for_model("someone/new-model", 32)
+    assert preset.values == {**presets.defaults, "layers": (4, 5, 6, 7, 8)}
+    assert preset.rule is not None
+    for part in (method, "'someone/new-model'", "4-8 of 32 blocks", presets.presets[0].name):
+        assert part in preset.rule
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_builds_the_settings_of_its_method(method: str) -> None:
+    from errata.methods import METHODS as registry
+
+    settings = registry[method].settings
+    presets = load_presets(method)
+    names = [preset.name for preset in presets.presets]
+    assert len(names) == len(set(names))
+    for preset in (*presets.presets, presets.for_model("unknown", 12)):
+        assert preset.source
+        assert preset.models
+        build(settings, preset.values)
+
+
+# method, preset: layers, covariance_weight, steps, learning_rate, clamp, kl_weight
+PUBLISHED = [
+    ("pmet", "gpt-j-counterfact", "3-8", 6000, 30, 0.2, 0.75, 1),
+    ("pmet", "gpt-j-zsre", "3-8", 4500, 20, 0.5, 0.75, 1),
+    ("pmet", "gpt-j-iterative", "3-8", 15000, 30, 0.2, 0.75, 1),
+    ("pmet", "gpt-neox-counterfact", "6-10", 15000, 30, 0.5, 0.8, 0.8),
+    ("pmet", "gpt2-xl-iterative", "13-17", 20000, 20, 0.5, 0.75, 0.0625),
+    ("pmet", "llama-2-iterative", "4-8", 15000, 20, 0.5, 1, 0.0625),
+    ("pmet", "llama-3-iterative", "4-8", 15000, 25, 0.1, 0.75, 0.0625),
+    ("memit", "gpt-j", "3-8", 15000, 25, 0.5, 0.75, 0.0625),
+    ("memit", "gpt2-xl", "13-17", 20000, 20, 0.5, 0.75, 0.0625),
+    ("memit", "llama-2-iterative", "4-8", 15000, 25, 0.5, 4, 0.0625),
+]
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row[0]}-{row[1]}")
+def test_presets_say_what_was_published(row: tuple[str, str, str, float, float, float, float, float]) -> None:
+    method, name, *published = row
+    values = load_presets(method).named(name).values
+    keys = ("layers", "covariance_weight", "steps", "learning_rate", "clamp", "kl_weight")
+    assert [values[key] for key in keys] == published
+    assert values["decay"] == (0.001 if (method, name) == ("memit", "llama-2-iterative") else 0.5)
+    assert values["nll_weight"] == 1
+    assert values["spread"] == {"pmet": "sqrt", "memit": "even"}[method]
+    assert values["optimise"] == {"pmet": ["attention", "ffn"], "memit": ["block"]}[method]
+    assert values["write"] == ["ffn"]
+    assert values["key_average"] == "half"
+    assert values["kl_position"] == "subject"

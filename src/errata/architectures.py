@@ -38,7 +38,7 @@ class Architecture:
     parallel_flag: str | None = None
     """The configuration's attribute that decides `parallel`, where it differs between models of the family."""
     post_norm: bool = False
-    """The FFN's output is normalised before it joins the residual stream: `h^l` is not linear in the down projection."""
+    """The FFN's output is normalised before it joins the residual stream: `h^l` is not linear in the projection."""
 
     def block_path(self, layer: int) -> str:
         """The path of block `layer`, for example `transformer.h.3`."""

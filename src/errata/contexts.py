@@ -28,7 +28,7 @@ def sample_contexts(model: EditableModel, seed: int = 0) -> tuple[str, ...]:
     """
     generator = torch.Generator().manual_seed(seed)
     ids = [[int(token) for token in model.tokenizer(start)["input_ids"]] for start in STARTS]
-    ended = {token for token in model.tokenizer.all_special_ids}
+    ended = set(model.tokenizer.all_special_ids)
     while any(len(row) < LENGTH for row in ids):
         growing = [index for index, row in enumerate(ids) if len(row) < LENGTH]
         logits = _next_logits(model, [ids[index] for index in growing])
@@ -45,7 +45,9 @@ def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
         SettingsError: otherwise, naming the offending one.
     """
     if not contexts or contexts[0] != "":
-        raise SettingsError('The first context must be the empty text "": values and keys are read behind it.')
+        raise SettingsError(
+            'The first context must be the empty text "": values and keys are read behind it.'
+        )
     for number, text in enumerate(contexts[1:], start=1):
         if not text.strip():
             raise SettingsError(f"Context {number} is empty. Only the first one may be.")

@@ -1,65 +1,33 @@
 """The Edit: what an edit changes, kept apart from the model it changes. Apply it, take it back, save it, load it.
 
-`edits.py`, not `edit.py`: the public function is called `errata.edit` (docs/decisions).
+On disk an edit is a folder: `edit.safetensors` with the changes, `edit.json` with everything about them. `edits.py`,
+not `edit.py`: the public function is called `errata.edit` (docs/decisions).
 """
 
-from collections.abc import Iterator, Mapping
+import json
+import os
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from errata.errors import AlreadyApplied, EditError, NotApplied, WrongModel
-from errata.facts import Fact
+from errata.deltas import Delta, write_delta
+from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, WrongModel
+from errata.facts import Fact, fact_from_json
+from errata.files import atomic_folder
 from errata.model import EditableModel, Site
 
+FORMAT = 1
+"""The version of the folder's layout."""
+WEIGHTS, ABOUT = "edit.safetensors", "edit.json"
+
 SettingValue = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Delta:
-    """The change of one weight, [d_out, d_in]: two thin factors, or one dense matrix where thin would not be thin."""
-
-    left: Float[Tensor, "d_out rank"] | None
-    right: Float[Tensor, "rank d_in"] | None
-    dense: Float[Tensor, "d_out d_in"] | None = None
-
-    @classmethod
-    def from_factors(
-        cls, left: Float[Tensor, "d_out rank"], right: Float[Tensor, "rank d_in"], dtype: torch.dtype
-    ) -> "Delta":
-        """Keep the factors, or their product when the rank exceeds half of the smaller side."""
-        if left.shape[1] > min(left.shape[0], right.shape[1]) / 2:
-            return cls(None, None, (left @ right).to(dtype).contiguous())
-        return cls(left.to(dtype).contiguous(), right.to(dtype).contiguous())
-
-    @property
-    def matrix(self) -> Float[Tensor, "d_out d_in"]:
-        """The change as one matrix."""
-        if self.dense is not None:
-            return self.dense
-        left, right = self.tensors["left"], self.tensors["right"]
-        return left @ right
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored: `left` and `right`, or `dense`."""
-        parts = {"left": self.left, "right": self.right, "dense": self.dense}
-        return {name: part for name, part in parts.items() if part is not None}
-
-    @property
-    def rank(self) -> int:
-        """At most this many directions are changed."""
-        return min(self.dense.shape) if self.dense is not None else self.tensors["left"].shape[1]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(d_out, d_in)."""
-        if self.dense is not None:
-            return self.dense.shape[0], self.dense.shape[1]
-        return self.tensors["left"].shape[0], self.tensors["right"].shape[1]
 
 
 @dataclass(frozen=True)
@@ -116,7 +84,9 @@ class Edit:
             for path, delta in self.deltas.items():
                 write_delta(sites[path], delta)
                 if not bool(sites[path].weight.isfinite().all()):
-                    raise EditError(f"The edit makes {path} infinite or not a number in {model.dtype}; nothing written.")
+                    raise EditError(
+                        f"The edit makes {path} infinite or not a number in {model.dtype}; nothing written."
+                    )
         except BaseException:
             _restore(sites, backups)
             raise
@@ -130,14 +100,16 @@ class Edit:
         """
         written = _written(model)
         if not any(entry.edit is self for entry in written):
-            raise NotApplied(f"This edit of {self.origin.model} is not applied to {model.name}; nothing to revert.")
+            raise NotApplied(
+                f"This edit of {self.origin.model} is not applied to {model.name}; nothing to revert."
+            )
         if written[-1].edit is not self:
             raise NotApplied("Another edit was applied after this one. Revert that one first.")
         _restore({path: _site_at(model, path) for path in self.deltas}, written[-1].backups)
         model.written.pop()
 
     @contextmanager
-    def applied(self, model: EditableModel) -> Iterator[EditableModel]:
+    def applied(self, model: EditableModel) -> Generator[EditableModel]:
         """`with edit.applied(model):` the edit is in the weights inside, and taken back whatever happens."""
         self.apply(model)
         try:
@@ -145,9 +117,43 @@ class Edit:
         finally:
             self.revert(model)
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the edit as a folder, all or nothing.
+
+        Raises:
+            OutputExists: the folder is there already and not empty.
+        """
+        with atomic_folder(folder) as aside:
+            tensors = {
+                f"{path}.{name}": part.cpu().contiguous()
+                for path, delta in self.deltas.items()
+                for name, part in delta.tensors.items()
+            }
+            save_file(tensors, aside / WEIGHTS, metadata={"format": "errata edit", "version": str(FORMAT)})
+            (aside / ABOUT).write_text(
+                json.dumps(self.about(), indent=1, ensure_ascii=False), encoding="utf-8"
+            )
+
+    def about(self) -> dict[str, object]:
+        """Everything of the edit but its tensors, as `edit.json` holds it."""
+        return {
+            "format": FORMAT,
+            **asdict(self.origin),
+            "changes": {
+                path: {"shape": delta.shape, "rank": delta.rank} for path, delta in self.deltas.items()
+            },
+            "measured": dict(self.measured),
+            "facts": [fact.to_json() for fact in self.facts],
+            "dropped": [
+                {"reason": dropped.reason, "fact": dropped.fact.to_json()} for dropped in self.dropped
+            ],
+        }
+
     def _check(self, model: EditableModel) -> None:
         if any(entry.edit is self or _same_edit(entry.edit, self) for entry in _written(model)):
-            raise AlreadyApplied(f"This edit is in the weights of {model.name} already. Revert it before applying again.")
+            raise AlreadyApplied(
+                f"This edit is in the weights of {model.name} already. Revert it before applying again."
+            )
         known = {model.fingerprint} if model.written else set[str]()
         if self.origin.fingerprint not in known and self.origin.fingerprint != model.measure_fingerprint():
             raise WrongModel(
@@ -157,7 +163,9 @@ class Edit:
         for path, delta in self.deltas.items():
             shape = tuple(_site_at(model, path).matrix.shape)
             if shape != delta.shape:
-                raise WrongModel(f"The edit changes {path} as {delta.shape}, but in {model.name} it is {shape}.")
+                raise WrongModel(
+                    f"The edit changes {path} as {delta.shape}, but in {model.name} it is {shape}."
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,30 +176,14 @@ class _Written:
     backups: Mapping[str, Tensor]
 
 
-def write_delta(site: Site, delta: Delta) -> None:
-    """W <- W + Delta, added in the delta's precision and rounded to the weight's dtype once."""
-    change = delta.matrix.to(site.weight.device)
-    with torch.no_grad():
-        site.matrix.copy_((site.matrix.to(change.dtype) + change).to(site.weight.dtype))
-
-
-@contextmanager
-def written_back(site: Site) -> Iterator[None]:
-    """Whatever happens inside, the site's weight is afterwards what it was before, bit for bit."""
-    backup = site.weight.detach().clone()
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            site.weight.copy_(backup)
-
-
 def _site_at(model: EditableModel, path: str) -> Site:
     for kind in ("ffn", "attention"):
         for layer in range(model.layers):
             if model.architecture.site_path(kind, layer) == path:
                 return model.site(kind, layer)
-    raise WrongModel(f"The edit changes {path!r}, which {model.name} does not have. It was made for another model.")
+    raise WrongModel(
+        f"The edit changes {path!r}, which {model.name} does not have. It was made for another model."
+    )
 
 
 def _restore(sites: Mapping[str, Site], backups: Mapping[str, Tensor]) -> None:
@@ -213,3 +205,67 @@ def _same_edit(one: Edit, other: Edit) -> bool:
         if mine.keys() != theirs.keys() or any(not torch.equal(mine[name], theirs[name]) for name in mine):
             return False
     return True
+
+
+def load_edit(folder: str | os.PathLike[str]) -> Edit:
+    """Read an edit that `Edit.save` wrote.
+
+    Raises:
+        EditError: the folder is not an edit, or a file of it is damaged or does not fit the other.
+    """
+    about_file, weights_file = Path(folder) / ABOUT, Path(folder) / WEIGHTS
+    for file in (about_file, weights_file):
+        if not file.is_file():
+            raise EditError(
+                f"{folder} is not an edit: it has no {file.name}. Give the folder that `errata edit` wrote."
+            )
+    about = _read_about(about_file)
+    try:
+        tensors = load_file(weights_file)
+    except (SafetensorError, OSError) as error:
+        raise EditError(
+            f"{weights_file} is cut off or damaged: {error}. Copy or make the edit again."
+        ) from error
+    try:
+        shapes = {path: tuple(change["shape"]) for path, change in about.pop("changes").items()}
+        deltas = {path: _read_delta(path, shape, tensors, weights_file) for path, shape in shapes.items()}
+        facts = tuple(fact_from_json(row) for row in about.pop("facts"))
+        dropped = tuple(Dropped(fact_from_json(row["fact"]), row["reason"]) for row in about.pop("dropped"))
+        measured = about.pop("measured")
+        contexts = tuple(about.pop("contexts"))
+        origin = EditOrigin(contexts=contexts, **about)
+    except (ErrataError, KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, EditError):
+            raise
+        raise EditError(f"{about_file} is not as `errata edit` writes it: {error}.") from error
+    if tensors:
+        raise EditError(
+            f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
+        )
+    return Edit(deltas, facts, origin, dropped, measured)
+
+
+def _read_about(file: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise EditError(f"{file} is not readable JSON: {error}. Copy or make the edit again.") from error
+    if not isinstance(about, dict) or cast("dict[str, Any]", about).pop("format", None) != FORMAT:
+        raise EditError(f"{file} is not an edit of format {FORMAT}, which this version of Errata reads.")
+    return cast("dict[str, Any]", about)
+
+
+def _read_delta(path: str, shape: tuple[int, ...], tensors: dict[str, Tensor], file: Path) -> Delta:
+    """Take a path's tensors out of the file, and check that they are finite and make up the shape."""
+    parts = {name: tensors.pop(f"{path}.{name}", None) for name in ("left", "right", "dense")}
+    there = {name: part for name, part in parts.items() if part is not None}
+    if set(there) not in ({"left", "right"}, {"dense"}) or any(part.ndim != 2 for part in there.values()):
+        raise EditError(f"{file} does not hold {path}.left and {path}.right, or {path}.dense, as matrices.")
+    if any(not part.is_floating_point() or not bool(part.isfinite().all()) for part in there.values()):
+        raise EditError(f"{file} holds numbers for {path} that are infinite or not a number.")
+    if "left" in there and there["left"].shape[1] != there["right"].shape[0]:
+        raise EditError(f"{file}: the factors of {path} do not fit each other.")
+    delta = Delta(parts["left"], parts["right"], parts["dense"])
+    if delta.shape != shape:
+        raise EditError(f"{file} changes {path} as {delta.shape}, but {ABOUT} says {shape}.")
+    return delta

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from errata.errors import OutputExists
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is removed."""
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Generator[Path]:
     """Yield a temporary folder beside `path`; on success it becomes `path`, on any error it is removed.
 
     Raises:

@@ -84,5 +84,7 @@ def average_over_contexts(
 
 
 def _cut(row: EncodedRow) -> EncodedRow:
-    text = replace(row.text, ids=row.text.ids[: row.lookup + 1], target=(), spans=row.text.spans[: row.lookup + 1])
+    text = replace(
+        row.text, ids=row.text.ids[: row.lookup + 1], target=(), spans=row.text.spans[: row.lookup + 1]
+    )
     return replace(row, text=text)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -26,7 +26,12 @@ from errata.model import EditableModel
 ALMANAC = "almanac"
 """The name under which the embedded model is loaded."""
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 def load(
@@ -83,7 +88,9 @@ def _local_folder(name: str) -> Path | None:
     if path.is_dir():
         return path
     if path.exists():
-        raise CheckpointError(f"{name} is a file. Give the folder that holds config.json and model.safetensors.")
+        raise CheckpointError(
+            f"{name} is a file. Give the folder that holds config.json and model.safetensors."
+        )
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise CheckpointError(f"There is no folder {name}. Give a local folder, a hub id, or 'almanac'.")
     return None
@@ -102,7 +109,9 @@ def _check_folder(folder: Path) -> None:
     elif any((folder / name).is_file() for name in PICKLES):
         raise CheckpointError(_conversion_advice(str(folder)))
     else:
-        raise CheckpointError(f"{folder} holds no model.safetensors. Was the download or the save interrupted?")
+        raise CheckpointError(
+            f"{folder} holds no model.safetensors. Was the download or the save interrupted?"
+        )
     for file in files:
         _check_safetensors(file)
 
@@ -111,7 +120,9 @@ def _indexed_files(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not a readable shard index ({error}). Download it again.") from error
+        raise CheckpointError(
+            f"{index} is not a readable shard index ({error}). Download it again."
+        ) from error
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -126,14 +137,16 @@ def _check_safetensors(file: Path) -> None:
         with safe_open(file, framework="pt") as opened:
             opened.keys()
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is cut off or damaged ({error}). Download or save it again.") from error
+        raise CheckpointError(
+            f"{file} is cut off or damaged ({error}). Download or save it again."
+        ) from error
 
 
 def _conversion_advice(name: str) -> str:
     return (
         f"{name} has its weights in pickle files only, which can run code when they are read; Errata reads "
         "safetensors alone. Convert once, in an environment that you trust:\n"
-        f"  python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained({name!r}, "
+        f'  python -c "from transformers import AutoModelForCausalLM as M; M.from_pretrained({name!r}, '
         f"use_safetensors=False).save_pretrained('converted')\""
     )
 
@@ -181,7 +194,7 @@ def _read_weights(
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def _default_dtype(dtype: torch.dtype) -> Generator[None]:
     """In float64 also the tables that a model computes on loading (rotary angles) are computed in float64.
 
     They are then kept in the checkpoint's own precision, as its weights are, and widened with them

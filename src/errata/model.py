@@ -4,8 +4,8 @@ The hooks here are the only ones in Errata. They know the known traps: a block's
 families and a tuple in some, and inputs may arrive as keyword arguments.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, cast
@@ -26,8 +26,8 @@ Change = Callable[[Tensor], Tensor | None]
 
 
 SHORTEST = 16
-"""No batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels, so that the last bits of
-a row would depend on its neighbors' lengths, and where a family computes attention in float32 also the float64 ones."""
+"""No batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last bits of a row
+would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so in float64."""
 
 
 class StopForward(Exception):
@@ -153,10 +153,8 @@ class EditableModel:
 
     def forward(self, tokens: Tokens) -> None:
         """Run the model for its hooks' sake; a `StopForward` ends it early, quietly."""
-        try:
+        with suppress(StopForward):
             self._call(tokens)
-        except StopForward:
-            pass
 
     def logits_at(
         self, tokens: Tokens, rows: Int[Tensor, " read"], positions: Int[Tensor, " read"]
@@ -201,9 +199,11 @@ class EditableModel:
         return seen
 
     @contextmanager
-    def hooked(self, changes: Mapping[str, Change], where: Where) -> Iterator[None]:
+    def hooked(self, changes: Mapping[str, Change], where: Where) -> Generator[None]:
         """For a while, let each change see (and replace) the input or output of the module at its path."""
-        handles = [self._attach(self.model.get_submodule(path), change, where) for path, change in changes.items()]
+        handles = [
+            self._attach(self.model.get_submodule(path), change, where) for path, change in changes.items()
+        ]
         try:
             yield
         finally:
@@ -217,7 +217,9 @@ class EditableModel:
 
     def _call(self, tokens: Tokens) -> Float[Tensor, "row seq vocab"]:
         out = self.model(
-            input_ids=tokens.ids.to(self.device), attention_mask=tokens.mask.long().to(self.device), use_cache=False
+            input_ids=tokens.ids.to(self.device),
+            attention_mask=tokens.mask.long().to(self.device),
+            use_cache=False,
         )
         return cast(Tensor, out.logits)
 

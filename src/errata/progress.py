@@ -6,7 +6,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Called with the stage's name, how many units are done, and how many there are in all."""
 
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Take note."""
+        ...
 
 
 def silent(stage: str, done: int, total: int) -> None:

@@ -136,7 +136,9 @@ def encode_text(model: EditableModel, prompt: str, target: str | None) -> Encode
     spans = cast("list[tuple[int, int]]", encoding["offset_mapping"])
     chosen = [] if target is None else [i for i, (_, end) in enumerate(spans) if end > len(prompt)]
     if target is not None and not chosen:
-        raise EmptyTarget(f"Target {target!r} leaves no tokens after {prompt!r}. Give a target that says something.")
+        raise EmptyTarget(
+            f"Target {target!r} leaves no tokens after {prompt!r}. Give a target that says something."
+        )
     length = chosen[-1] if chosen else _without_added_tail(spans)
     if length > model.max_length:
         raise PromptTooLong(
@@ -207,7 +209,9 @@ def _encode_row(model: EditableModel, row: Row) -> EncodedRow:
     start, end = row.subject_span
     inside = [i for i, (left, right) in enumerate(text.spans) if left < end and right > start]
     if not inside:
-        raise FactError(f"The tokenizer of {model.name} keeps nothing of subject {row.subject!r} in {row.prompt!r}.")
+        raise FactError(
+            f"The tokenizer of {model.name} keeps nothing of subject {row.subject!r} in {row.prompt!r}."
+        )
     return EncodedRow(row, text, inside[-1])
 
 

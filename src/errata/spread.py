@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta, write_delta, written_back
+from errata.deltas import Delta, write_delta, written_back
 from errata.errors import CovarianceError, SettingsError
 from errata.keys import KeyPrompts, KeySettings
 from errata.model import EditableModel, Site
@@ -40,7 +40,9 @@ class SpreadSettings(KeySettings):
         if not self.covariance_weight > 0:
             raise SettingsError(f"Setting 'covariance_weight' must be above 0: {self.covariance_weight}.")
         if not self.write or len(set(self.write)) != len(self.write):
-            raise SettingsError(f"Setting 'write' must name one or both of 'attention' and 'ffn': {self.write}.")
+            raise SettingsError(
+                f"Setting 'write' must name one or both of 'attention' and 'ffn': {self.write}."
+            )
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def spread(
                 current = prompts.values(write.path)
                 residual = write.value.to(current) - current
                 delta = solve(
-                    residual / SHARES[settings.spread](left), keys, covariance(site), settings.covariance_weight, site
+                    residual / SHARES[settings.spread](left),
+                    keys,
+                    covariance(site),
+                    settings.covariance_weight,
+                    site,
                 )
                 changed.enter_context(written_back(site))
                 write_delta(site, delta)

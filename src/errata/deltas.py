@@ -1,0 +1,73 @@
+"""The change of one weight matrix, and the one place that adds it to the weight."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from errata.model import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """The change of one weight, [d_out, d_in]: two thin factors, or one dense matrix where thin would not be thin."""
+
+    left: Float[Tensor, "d_out rank"] | None
+    right: Float[Tensor, "rank d_in"] | None
+    dense: Float[Tensor, "d_out d_in"] | None = None
+
+    @classmethod
+    def from_factors(
+        cls, left: Float[Tensor, "d_out rank"], right: Float[Tensor, "rank d_in"], dtype: torch.dtype
+    ) -> "Delta":
+        """Keep the factors, or their product when the rank exceeds half of the smaller side."""
+        if left.shape[1] > min(left.shape[0], right.shape[1]) / 2:
+            return cls(None, None, (left @ right).to(dtype).contiguous())
+        return cls(left.to(dtype).contiguous(), right.to(dtype).contiguous())
+
+    @property
+    def matrix(self) -> Float[Tensor, "d_out d_in"]:
+        """The change as one matrix."""
+        if self.dense is not None:
+            return self.dense
+        left, right = self.tensors["left"], self.tensors["right"]
+        return left @ right
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored: `left` and `right`, or `dense`."""
+        parts = {"left": self.left, "right": self.right, "dense": self.dense}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def rank(self) -> int:
+        """At most this many directions are changed."""
+        return min(self.dense.shape) if self.dense is not None else self.tensors["left"].shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        if self.dense is not None:
+            return self.dense.shape[0], self.dense.shape[1]
+        return self.tensors["left"].shape[0], self.tensors["right"].shape[1]
+
+
+def write_delta(site: Site, delta: Delta) -> None:
+    """W <- W + Delta, added in the delta's precision and rounded to the weight's dtype once."""
+    change = delta.matrix.to(site.weight.device)
+    with torch.no_grad():
+        site.matrix.copy_((site.matrix.to(change.dtype) + change).to(site.weight.dtype))
+
+
+@contextmanager
+def written_back(site: Site) -> Generator[None]:
+    """Whatever happens inside, the site's weight is afterwards what it was before, bit for bit."""
+    backup = site.weight.detach().clone()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            site.weight.copy_(backup)

@@ -1,0 +1,175 @@
+"""The registry of methods, and `edit`, which runs one of them.
+
+A new method is one file beside this one, one TOML in `presets/`, and one line in `METHODS`: docs/add-a-method.md.
+"""
+
+import datetime
+import difflib
+import logging
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from errata.contexts import check_contexts, sample_contexts
+from errata.covariance import default_recipe, ensure
+from errata.edits import Dropped, Edit, EditOrigin
+from errata.errors import FactError, UnknownSetting
+from errata.facts import Fact
+from errata.methods import memit, pmet
+from errata.methods.base import LocateThenEditSettings, Method, Task
+from errata.model import EditableModel, Site
+from errata.moments import check_positive_definite, moment_path, read_moment
+from errata.progress import Progress, silent
+from errata.settings import Preset, build, load_presets
+from errata.target_store import TargetStore
+
+logger = logging.getLogger(__name__)
+
+METHODS: dict[str, Method[LocateThenEditSettings]] = {row.name: row for row in (pmet.METHOD, memit.METHOD)}
+
+
+def edit(
+    model: EditableModel,
+    facts: Sequence[Fact],
+    method: str = "pmet",
+    settings: Mapping[str, object] | None = None,
+    contexts: Sequence[str] | None = None,
+    covariance: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    preset: str | None = None,
+    keep_in: str | os.PathLike[str] | None = None,
+    on_progress: Progress = silent,
+) -> Edit:
+    """Find the change of weights that makes the model say the facts; the model itself is left as it was.
+
+    `settings` goes over the preset; `contexts` are prefix texts, the empty one first, each joined to the prompt by
+    one space (default: sampled from the model with `seed`); `covariance` is a folder of second moments (default:
+    measured once and kept in the user's cache). Finished values are kept in the folder `keep_in`, if given: a run
+    that was killed goes on from them and ends with the same edit.
+
+    Raises:
+        UnknownSetting, SettingsError, LayerOutOfRange: a method, preset or setting that cannot be.
+        FactError: no facts, two facts that contradict each other, or a prompt that does not fit the model.
+        UnsupportedArchitecture: the method assumes what this family does not do.
+        CovarianceError: the second moments are missing, damaged, or another model's.
+        NoFactsLeft: the loss of every fact was not a number.
+    """
+    chosen = method_named(method)
+    _check_facts(facts)
+    values, found = settings_for(model, method, settings or {}, preset)
+    for layer in values.layers:
+        model.check_layer(layer)
+    chosen.check(model, values)
+    prefixes = sample_contexts(model, seed) if contexts is None else check_contexts(contexts)
+    sites = [model.site(kind, layer) for kind in values.write for layer in values.layers]
+    moments = _moments(model, sites, covariance, on_progress)
+
+    def moment(site: Site) -> Float[Tensor, "d_in d_in"]:
+        return read_moment(moments, model, site)
+
+    def keeper(relax: bool) -> TargetStore | None:
+        return TargetStore.of(Path(keep_in), model, prefixes, values, relax) if keep_in else None
+
+    changes = chosen.run(Task(model, facts, prefixes, moment, on_progress, keeper), values)
+    dropped = tuple(Dropped(facts[index], reason) for index, reason in changes.failed.items())
+    for one in dropped:
+        logger.warning("%r about %r was left out: %s.", one.fact.prompt, one.fact.subject, one.reason)
+    written = tuple(fact for index, fact in enumerate(facts) if index not in changes.failed)
+    origin = _origin(model, method, values, prefixes, seed, str(covariance or moments.name), found)
+    return Edit(changes.deltas, written, origin, dropped)
+
+
+def method_named(name: str) -> Method[LocateThenEditSettings]:
+    """The registry's row of that name.
+
+    Raises:
+        UnknownSetting: there is none.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    close = difflib.get_close_matches(name, METHODS, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UnknownSetting(f"There is no method {name!r}.{hint} Known methods: {', '.join(METHODS)}.")
+
+
+def settings_for(
+    model: EditableModel, method: str, given: Mapping[str, object], preset: str | None = None
+) -> tuple[LocateThenEditSettings, Preset]:
+    """The settings of a run: the preset that fits the model (or is named), and over it what is given.
+
+    Raises:
+        UnknownSetting, SettingsError: as `errata.settings` tells.
+    """
+    found = load_presets(method).for_model(model.name, model.layers, preset)
+    if found.rule is not None and not {"layers"} <= given.keys():
+        logger.warning("%s", found.rule)
+    return build(method_named(method).settings, found.values, given), found
+
+
+def _check_facts(facts: Sequence[Fact]) -> None:
+    """Raise where an edit would have nothing to write, or two different things at one place."""
+    if not facts:
+        raise FactError("There are no facts to write. Give at least one.")
+    seen: dict[tuple[str, str], Fact] = {}
+    for fact in facts:
+        before = seen.setdefault((fact.prompt, fact.subject), fact)
+        if before.target_new != fact.target_new:
+            raise FactError(
+                f"Two facts contradict each other: {fact.prompt!r} about {fact.subject!r} shall be both "
+                f"{before.target_new!r} and {fact.target_new!r}. Keep one (`errata facts check FILE` finds them all)."
+            )
+
+
+def _moments(
+    model: EditableModel,
+    sites: Sequence[Site],
+    covariance: str | os.PathLike[str] | None,
+    on_progress: Progress,
+) -> Path:
+    """The folder of second moments, every one of them looked at before hours are spent on values."""
+    folder = (
+        Path(covariance)
+        if covariance is not None
+        else ensure(model, sites, default_recipe(model), on_progress)
+    )
+    for site in sites:
+        check_positive_definite(read_moment(folder, model, site), moment_path(folder, site.path))
+    return folder
+
+
+def _origin(
+    model: EditableModel,
+    method: str,
+    settings: LocateThenEditSettings,
+    contexts: tuple[str, ...],
+    seed: int,
+    covariance: str,
+    preset: Preset,
+) -> EditOrigin:
+    return EditOrigin(
+        method=method,
+        settings=asdict(settings),
+        contexts=contexts,
+        seed=seed,
+        model=model.name,
+        revision=model.revision,
+        fingerprint=model.measure_fingerprint(),
+        model_dtype=str(model.dtype).removeprefix("torch."),
+        covariance=covariance,
+        preset=f"{preset.name} ({preset.source})",
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("errata", "torch", "transformers", "safetensors")},
+        },
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+__all__ = ["METHODS", "edit", "method_named", "settings_for"]

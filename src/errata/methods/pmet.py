@@ -1,0 +1,38 @@
+"""PMET (Li et al., AAAI 2024): optimise the hidden states of attention and FFN together, write the FFN alone."""
+
+from errata.methods.base import Changes, LocateThenEditSettings, Method, Task, check_places, write_targets
+from errata.model import EditableModel
+from errata.targets import optimize_targets
+
+
+def check(model: EditableModel, settings: LocateThenEditSettings) -> None:
+    """PMET's values stand at the outputs of attention and FFN, and what is written must have a value.
+
+    Raises:
+        SettingsError: other places, or a written place without a value.
+    """
+    check_places(settings, optimise=("attention", "ffn"), needed=settings.write, method="pmet")
+
+
+def pmet(task: Task, settings: LocateThenEditSettings) -> Changes:
+    """v* = m^L + delta_m with delta_a optimised beside it and thrown away (eq. 10), spread by 1/sqrt(left) (eq. 11)."""
+    targets = optimize_targets(
+        task.model,
+        task.facts,
+        task.contexts,
+        settings,
+        relax=True,
+        keeper=task.keeper(True),
+        on_progress=task.on_progress,
+    )
+    return write_targets(task, targets, settings, place_of=lambda kind: kind)
+
+
+METHOD = Method(
+    name="pmet",
+    summary="optimises attention's and FFN's hidden states together, writes only the FFN's",
+    source="Li et al., PMET: Precise Model Editing in a Transformer, AAAI 2024",
+    settings=LocateThenEditSettings,
+    check=check,
+    run=pmet,
+)

@@ -1,0 +1,84 @@
+"""Finished values on disk: a killed edit goes on where it was, and sweeps of lambda or spread find v* already there.
+
+One safetensors file a batch, named by a digest of everything that v* depends on: the model's weights, the contexts,
+the settings of the stage, and the batch's facts. v* depends neither on lambda nor on the spread.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from errata.descent import PLACES, Outcome, TargetSettings, Trace
+from errata.facts import Fact
+from errata.files import atomic_file
+from errata.model import EditableModel
+
+
+@dataclass(frozen=True)
+class TargetStore:
+    """A `Keeper` of one model, set of contexts and settings."""
+
+    folder: Path
+    recipe: str
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        model: EditableModel,
+        contexts: Sequence[str],
+        settings: TargetSettings,
+        relax: bool,
+    ) -> "TargetStore":
+        """The store in `folder` for runs with these arguments; `settings` may be those of a whole method."""
+        names = TargetSettings.__dataclass_fields__
+        own = {name: value for name, value in asdict(settings).items() if name in names}
+        own["layers"] = settings.layers[-1:]
+        recipe = [model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
+        return cls(folder, _digest(json.dumps(recipe, sort_keys=True)))
+
+    def load(self, facts: Sequence[Fact]) -> list[Outcome] | None:
+        """What was kept for exactly these facts, or None; a damaged file counts as nothing."""
+        path = self._path(facts)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as opened:
+                traces = json.loads(opened.metadata()["traces"])
+            tensors = load_file(path)
+        except (SafetensorError, OSError, KeyError, ValueError):
+            return None
+        return [_outcome(index, tensors, traces[index]) for index in range(len(facts))]
+
+    def save(self, facts: Sequence[Fact], outcomes: Sequence[Outcome]) -> None:
+        """Keep these outcomes, all or nothing."""
+        tensors = {
+            f"{name}.{place}": torch.stack([getattr(outcome, name)[place].cpu() for outcome in outcomes])
+            for name in ("initial", "delta")
+            for place in outcomes[0].initial
+        }
+        traces = json.dumps([{**vars(outcome.trace), "deltas": []} for outcome in outcomes])
+        with atomic_file(self._path(facts)) as aside:
+            save_file(tensors, aside, metadata={"traces": traces})
+
+    def _path(self, facts: Sequence[Fact]) -> Path:
+        texts = json.dumps([[fact.prompt, fact.subject, fact.target_new] for fact in facts])
+        return self.folder / f"{_digest(self.recipe + texts)}.safetensors"
+
+
+def _outcome(index: int, tensors: Mapping[str, torch.Tensor], trace: dict[str, object]) -> Outcome:
+    parts = {
+        name: {place: tensors[f"{name}.{place}"][index] for place in PLACES if f"{name}.{place}" in tensors}
+        for name in ("initial", "delta")
+    }
+    return Outcome(parts["initial"], parts["delta"], Trace(**trace))  # pyright: ignore[reportArgumentType]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -14,7 +14,8 @@ export OMP_WAIT_POLICY = PASSIVE
 
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check lint types reference format clean
+.NOTPARALLEL:
 
 demo: .venv/.installed
 	$(BIN)/errata demo
@@ -22,12 +23,17 @@ demo: .venv/.installed
 test: .venv/.installed
 	$(BIN)/python -m pytest
 
-check: .venv/.installed
+check: lint types reference test
+
+lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.installed
 	$(BIN)/pyright
+
+reference: .venv/.installed
 	$(BIN)/python -m errata.cli.reference --check
-	$(BIN)/python -m pytest
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .

@@ -216,11 +216,13 @@ class EditableModel:
         return module.register_forward_hook(_output_hook(change))
 
     def _call(self, tokens: Tokens) -> Float[Tensor, "row seq vocab"]:
-        out = self.model(
-            input_ids=tokens.ids.to(self.device),
-            attention_mask=tokens.mask.long().to(self.device),
-            use_cache=False,
-        )
+        """The padding stands right of every real token, which a causal model never lets see it: no mask is needed.
+
+        Masking it would leave padded positions behind a sliding window with nothing to see at all, and their NaN
+        would spread (0 * NaN) to the real tokens of the next block.
+        """
+        ids = tokens.ids.to(self.device)
+        out = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
         return cast(Tensor, out.logits)
 
 

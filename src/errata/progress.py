@@ -1,8 +1,9 @@
 """How a long computation tells how far it is, without knowing who listens."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called with the stage's name, how many units are done, and how many there are in all."""
 

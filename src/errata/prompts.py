@@ -134,7 +134,7 @@ def encode_text(model: EditableModel, prompt: str, target: str | None) -> Encode
     encoding = model.tokenizer(text, return_offsets_mapping=True)
     ids = cast("list[int]", encoding["input_ids"])
     spans = cast("list[tuple[int, int]]", encoding["offset_mapping"])
-    chosen = [] if target is None else [i for i, (_, end) in enumerate(spans) if end > len(prompt)]
+    chosen = [] if target is None else [i for i, span in enumerate(spans) if _in_target(span, len(prompt))]
     if target is not None and not chosen:
         raise EmptyTarget(
             f"Target {target!r} leaves no tokens after {prompt!r}. Give a target that says something."
@@ -213,6 +213,12 @@ def _encode_row(model: EditableModel, row: Row) -> EncodedRow:
             f"The tokenizer of {model.name} keeps nothing of subject {row.subject!r} in {row.prompt!r}."
         )
     return EncodedRow(row, text, inside[-1])
+
+
+def _in_target(span: tuple[int, int], boundary: int) -> bool:
+    """Whether a token belongs to the target: it begins behind the prompt, or holds more than the space between them."""
+    start, end = span
+    return end > boundary and (start >= boundary or end > boundary + 1)
 
 
 def _without_added_tail(spans: Sequence[tuple[int, int]]) -> int:

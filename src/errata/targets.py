@@ -6,7 +6,7 @@ for a later run where a keeper is given, and handed on in the order of the facts
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -55,6 +55,7 @@ class Targets:
         return [index for index, trace in enumerate(self.traces) if trace.stop == "not finite"]
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """Keeps the outcomes of finished batches, so that a run that is killed can go on (`target_store.py`)."""
 

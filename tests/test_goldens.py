@@ -1,0 +1,212 @@
+"""What the published programs compute on four tiny models: every array agrees (tests/goldens/README.md).
+
+float64 to 1e-9 of each array's maximum, float32 to 1e-3 (Adam amplifies rounding over the steps). The runs with
+neighbors are used for what does not depend on neighbors: clean values, first losses, and the whole Spread stage.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import errata
+from errata.deltas import write_delta, written_back
+from errata.descent import TargetSettings, place_path
+from errata.facts import Fact
+from errata.keys import KeyPrompts
+from errata.loading import load
+from errata.model import EditableModel
+from errata.prompts import encode_rows, kl_rows, rewrite_rows
+from errata.spread import SpreadSettings, SpreadStep, Write, spread
+from errata.targets import optimize_targets
+
+HERE = Path(__file__).parent / "goldens"
+INPUTS = json.loads((HERE / "inputs.json").read_text())
+CONTEXTS = tuple(template.removesuffix("{}").strip() for group in INPUTS["context_templates"] for template in group)
+ALL_RUNS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/*/about.json"))
+RUNS = [run for run in ALL_RUNS if "neighbor" not in run]
+PLACES = {"ffn": "_mlp", "attention": "_attn", "block": ""}
+"""How the recordings mark the place of a value."""
+STOPS = {"argmax and kl<=0.01": "argmax and KL", "loss<0.05": "loss"}
+
+
+class Golden:
+    """One recorded run, with the model it was recorded on."""
+
+    def __init__(self, run: str):
+        self.family, self.method = run.split("/")
+        self.double = self.method.endswith("_f64")
+        self.arrays = load_file(HERE / run / "trace.safetensors")
+        self.weights = load_file(HERE / run / "weights.safetensors")
+        self.moments = load_file(HERE / self.family / "moments.safetensors")
+        about = json.loads((HERE / run / "about.json").read_text())
+        self.hparams, self.stops = about["hparams"], about["stops"]
+        self.pmet = self.method.startswith("pmet")
+        requests = INPUTS["early_requests" if "early" in self.method else "requests"]
+        names = ("prompt", "subject", "target_new", "target_true")
+        self.facts = [Fact(**{name: request[name] for name in names}) for request in requests]
+
+    @property
+    def model(self) -> EditableModel:
+        return golden_model(self.family, "float64" if self.double else "float32")
+
+    @property
+    def write(self) -> tuple[str, ...]:
+        return ("ffn", "attention") if "both" in self.method else ("ffn",)
+
+    @property
+    def settings(self) -> dict[str, object]:
+        published = self.hparams
+        return {
+            "layers": tuple(published["layers"]),
+            "steps": published["v_num_grad_steps"],
+            "learning_rate": published["v_lr"],
+            "clamp": published["clamp_norm_factor"],
+            "decay": published["v_weight_decay"],
+            "kl_weight": published["kl_factor"],
+            "nll_weight": 1.0,
+            "kl_position": "subject",
+            "optimise": ("attention", "ffn") if self.pmet else ("block",),
+            "covariance_weight": published["mom2_update_weight"],
+            "spread": "sqrt" if self.pmet and "even" not in self.method else "even",
+            "write": self.write,
+            "key_average": "half",
+        }
+
+    def part(self, kind: type) -> object:
+        return kind(**{name: value for name, value in self.settings.items() if name in kind.__dataclass_fields__})
+
+    def close(self, mine: Tensor | list[float] | list[list[float]], name: str) -> None:
+        theirs = self.arrays[name].double()
+        mine = torch.as_tensor(mine, dtype=torch.float64)
+        assert mine.shape == theirs.shape, f"{name}: {mine.shape} instead of {theirs.shape}"
+        off = float((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1e-300))
+        assert off <= (1e-9 if self.double else 1e-3), f"{name} is off by {off:.1e} of its maximum"
+
+
+@lru_cache(maxsize=None)
+def golden(run: str) -> Golden:
+    return Golden(run)
+
+
+@lru_cache(maxsize=None)
+def golden_model(family: str, dtype: str) -> EditableModel:
+    return load(HERE / family / "model", dtype=dtype)
+
+
+def targets_of(run: Golden, record: bool = False):
+    settings = run.part(TargetSettings)
+    return optimize_targets(run.model, run.facts, CONTEXTS, settings, relax=run.pmet, record_deltas=record)
+
+
+@pytest.mark.parametrize("run", ALL_RUNS)
+def test_lookup_positions_are_the_published_ones(run: str) -> None:
+    recorded, model = golden(run), golden(run).model
+    for index, fact in enumerate(recorded.facts):
+        rows = encode_rows(model, [*rewrite_rows([fact], CONTEXTS), *kl_rows([fact])])
+        ids, mask = recorded.arrays[f"req{index}.input_ids"], recorded.arrays[f"req{index}.attention_mask"]
+        lookups = recorded.arrays[f"req{index}.lookup_idxs"].tolist()
+        if "neighbor" in run:
+            ids, mask = torch.cat([ids[:-2], ids[-1:]]), torch.cat([mask[:-2], mask[-1:]])
+            lookups = [*lookups[:-2], lookups[-1]]
+        assert [row.lookup for row in rows] == lookups
+        if "neighbor" not in run:
+            assert [list(row.text.ids) for row in rows[:-1]] == [
+                tokens[keep.bool()].tolist() for tokens, keep in zip(ids[:-1], mask[:-1], strict=True)
+            ]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_optimization_stage_is_the_published_one(run: str) -> None:
+    recorded = golden(run)
+    targets = targets_of(recorded, record=True)
+    assert [trace.stop for trace in targets.traces] == [STOPS.get(stop, stop) for stop in recorded.stops]
+    for index, trace in enumerate(targets.traces):
+        one = f"req{index}."
+        recorded.close(trace.loss, one + "step.loss")
+        recorded.close(trace.nll, one + "step.nll_loss")
+        recorded.close(trace.kl, one + "step.kl_loss")
+        recorded.close(trace.decay, one + "step.weight_decay")
+        recorded.close(trace.nll_each, one + "step.nll_each")
+        if recorded.pmet:
+            recorded.close(trace.nll_factor, one + "step.nll_factor")
+        for place in targets.initial:
+            mark = PLACES[place]
+            recorded.close(torch.stack([deltas[place] for deltas in trace.deltas]), f"{one}step.delta{mark}")
+            recorded.close(targets.initial[place][index], f"{one}target_init{mark}")
+            recorded.close(targets.value(place)[index], f"{one}target{mark}")
+
+
+@pytest.mark.parametrize("run", ALL_RUNS)
+def test_the_spread_stage_is_the_published_one(run: str) -> None:
+    """From the recorded values v*, so that this stage is judged alone."""
+    recorded, model = golden(run), golden(run).model
+    settings = recorded.part(SpreadSettings)
+    last = recorded.hparams["layers"][-1]
+    writes = []
+    for kind in recorded.write:
+        place = kind if recorded.pmet else "block"
+        names = [f"req{index}.target{PLACES[place]}" for index in range(len(recorded.facts))]
+        values = torch.stack([recorded.arrays[name] for name in names])
+        writes.append(Write(kind, place_path(model, place, last), values))
+    steps: dict[str, SpreadStep] = {}
+    deltas = spread(
+        model,
+        recorded.hparams["layers"],
+        writes,
+        KeyPrompts.of(model, recorded.facts, CONTEXTS),
+        lambda site: recorded.moments[site.path].double(),
+        settings,
+        steps=steps,
+    )
+    assert set(deltas) == {name.removesuffix(".weight") for name in recorded.weights}
+    for path, delta in deltas.items():
+        recorded.close(steps[path].keys, f"spread.{path}.K")
+        recorded.close(steps[path].current, f"spread.{path}.cur_zs")
+        recorded.close(steps[path].residual, f"spread.{path}.residual")
+        recorded.close(delta.matrix, f"spread.{path}.upd_matrix")
+    for kind in recorded.write:
+        for layer in recorded.hparams["layers"]:
+            site = model.site(kind, layer)
+            theirs = recorded.weights[f"{site.path}.weight"]
+            with written_back(site):
+                write_delta(site, deltas[site.path])
+                off = float((site.weight - theirs).abs().max() / theirs.abs().max())
+                assert off <= (1e-9 if recorded.double else 1e-3)
+
+
+@pytest.mark.parametrize("run", [run for run in ALL_RUNS if "neighbor" in run])
+def test_the_first_pass_is_the_published_one_where_neighbors_are_beside(run: str) -> None:
+    """Before the first update the neighbor row changes nothing for the others."""
+    recorded = golden(run)
+    settings = TargetSettings(**{**vars(recorded.part(TargetSettings)), "steps": 1})
+    targets = optimize_targets(recorded.model, recorded.facts, CONTEXTS, settings)
+    for index, trace in enumerate(targets.traces):
+        theirs = recorded.arrays[f"req{index}.step.nll_each"][0, : len(CONTEXTS)].double()
+        assert torch.allclose(torch.tensor(trace.nll_each[0], dtype=torch.float64), theirs, rtol=0, atol=1e-12)
+        for place in targets.initial:
+            recorded.close(targets.initial[place][index], f"req{index}.target_init{PLACES[place]}")
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_public_edit_writes_the_published_weights(run: str, tmp_path: Path) -> None:
+    """`errata.edit` with a covariance folder and given contexts, saved, loaded, applied and taken back."""
+    recorded, model = golden(run), golden(run).model
+    for path, moment in recorded.moments.items():
+        save_file({"second_moment": moment, "count": torch.tensor(2999)}, tmp_path / f"{path}.safetensors")
+    method = "pmet" if recorded.pmet else "memit"
+    edit = errata.edit(model, recorded.facts, method, recorded.settings, list(CONTEXTS), tmp_path)
+    edit.save(tmp_path / "edit")
+    before = {name: weight.clone() for name, weight in model.model.named_parameters()}
+    with errata.load_edit(tmp_path / "edit").applied(model):
+        after = dict(model.model.named_parameters())
+        for name, theirs in recorded.weights.items():
+            off = float((after[name] - theirs).abs().max() / theirs.abs().max())
+            assert off <= (1e-9 if recorded.double else 1e-3), name
+        changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+        assert changed == set(recorded.weights)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.model.named_parameters())

@@ -11,7 +11,7 @@ import gzip
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from dataclasses import field as dataclass_field
 from typing import Literal, cast
@@ -19,19 +19,18 @@ from typing import Literal, cast
 from errata import wording
 from errata.errors import FactError
 from errata.files import atomic_file
-from errata.probes import Neighbor, Probe, as_neighbor, as_probe
+from errata.probes import Neighbor, Probe, fact_values
 from errata.records import KINDS, Record, Row, published_row, read_records
 from errata.wording import Flaw
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Fact:
     """One statement to write into a model: to `prompt` about `subject` the answer shall be `target_new`.
 
-    Lists are accepted where tuples stand, `{"prompt", "target"}` mappings where a `Probe` stands, and a prompt
-    that holds its subject once in place of the `{}`. In paraphrase_prompts, generation_prompts and
+    A prompt may hold its subject, once, in place of the `{}`. In paraphrase_prompts, generation_prompts and
     same_subject_prompts a `{}` is filled with the subject. A plain text among the neighborhood_prompts expects
-    target_true as its answer.
+    target_true as its answer. Objects of JSON are taken for the `Probe` or `Neighbor` that they describe.
 
     Raises:
         SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.
@@ -55,11 +54,44 @@ class Fact:
     attribute_prompts: tuple[str, ...] = ()
     reference_texts: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    # Written out, because more is accepted than is kept: any sequence for a tuple, an object of JSON for a Probe.
+    def __init__(
+        self,
+        prompt: str,
+        subject: str,
+        target_new: str,
+        target_true: str | None = None,
+        paraphrase_prompts: Sequence[str] = (),
+        neighborhood_prompts: Sequence[str | Probe | Mapping[str, str]] = (),
+        neighbors: Sequence[Neighbor | Mapping[str, str]] = (),
+        generation_prompts: Sequence[str] = (),
+        relation_id: str | None = None,
+        case_id: int | str | None = None,
+        same_subject_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        unrelated_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        attribute_prompts: Sequence[str] = (),
+        reference_texts: Sequence[str] = (),
+    ) -> None:
+        given: dict[str, object] = {
+            "prompt": prompt,
+            "subject": subject,
+            "target_new": target_new,
+            "target_true": target_true,
+            "paraphrase_prompts": paraphrase_prompts,
+            "neighborhood_prompts": neighborhood_prompts,
+            "neighbors": neighbors,
+            "generation_prompts": generation_prompts,
+            "relation_id": relation_id,
+            "case_id": case_id,
+            "same_subject_prompts": same_subject_prompts,
+            "unrelated_prompts": unrelated_prompts,
+            "attribute_prompts": attribute_prompts,
+            "reference_texts": reference_texts,
+        }
         flaws: list[Flaw] = []
-        values = _fact_values({name: getattr(self, name) for name in FIELDS}, flaws)
-        case = "" if self.case_id is None else f" (case_id {self.case_id})"
-        wording.settle(self, values, flaws, f"Fact about {self.subject!r}{case}")
+        case = "" if case_id is None else f" (case_id {case_id})"
+        values = fact_values(given, flaws)
+        wording.settle(self, values, flaws, f"Fact about {subject!r}{case}")
 
     @property
     def question(self) -> str:
@@ -98,7 +130,6 @@ class Fact:
 
 
 FIELDS = tuple(field.name for field in fields(Fact))
-REQUIRED = ("prompt", "subject", "target_new")
 
 
 def fact_from_json(row: Mapping[str, object]) -> Fact:
@@ -301,82 +332,6 @@ def _plain(value: object) -> object:
 
 def _fact(row: Mapping[str, object], flaws: list[Flaw]) -> Fact | None:
     """The fact of a row, or None when there are flaws; all of them are noted, not only the first."""
-    values = _fact_values(row, flaws)
+    values = fact_values(row, flaws)
     # The values are settled, so the constructor finds nothing new: it is the one place that makes a Fact.
     return None if flaws else Fact(**values)  # type: ignore[arg-type]
-
-
-def _fact_values(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, object]:
-    """Every field that the row has, settled; what is wrong is noted in `flaws`."""
-    flaws.extend(Flaw(name, "is missing; every fact needs it.") for name in REQUIRED if name not in row)
-    values: dict[str, object] = {}
-    subject = ""
-    if "subject" in row:
-        subject = values["subject"] = wording.subject(row["subject"], "subject", flaws)
-    if "prompt" in row:
-        values["prompt"] = wording.template(row["prompt"], subject, "prompt", flaws)
-    if "target_new" in row:
-        values["target_new"] = wording.target(row["target_new"], "target_new", flaws)
-    if row.get("target_true") is not None:
-        values["target_true"] = wording.target(row["target_true"], "target_true", flaws)
-    for name, reader in _READERS.items():
-        if name in row:
-            read = [
-                reader(item, field, subject, flaws) for field, item in wording.items(row[name], name, flaws)
-            ]
-            values[name] = tuple(item for item in read if item is not None)
-    return values | _labels(row, flaws)
-
-
-def _labels(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, object]:
-    relation, case = row.get("relation_id"), row.get("case_id")
-    if relation is not None:
-        relation = wording.text(relation, "relation_id", flaws)
-    if case is not None and (isinstance(case, bool) or not isinstance(case, int | str)):
-        flaws.append(Flaw("case_id", f"must be a whole number or a text, and is {wording.kind(case)}."))
-    return {"relation_id": relation, "case_id": case}
-
-
-_Reader = Callable[[object, str, str, list[Flaw]], "str | Probe | Neighbor | None"]
-
-
-def _prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
-    return wording.prompt(item, field, flaws)
-
-
-def _own_prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
-    """A prompt about the fact's own subject, for which a `{}` may stand."""
-    return wording.fill(wording.prompt(item, field, flaws), subject)
-
-
-def _text(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
-    return wording.text(item, field, flaws)
-
-
-def _probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> Probe | None:
-    return as_probe(item, field, flaws)
-
-
-def _own_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> Probe | None:
-    """A probe about the fact's own subject, for which a `{}` may stand."""
-    return as_probe(item, field, flaws, subject)
-
-
-def _prompt_or_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> str | Probe | None:
-    return wording.prompt(item, field, flaws) if isinstance(item, str) else as_probe(item, field, flaws)
-
-
-def _neighbor(item: object, field: str, subject: str, flaws: list[Flaw]) -> Neighbor | None:
-    return as_neighbor(item, field, flaws)
-
-
-_READERS: dict[str, _Reader] = {
-    "paraphrase_prompts": _own_prompt,
-    "neighborhood_prompts": _prompt_or_probe,
-    "neighbors": _neighbor,
-    "generation_prompts": _own_prompt,
-    "same_subject_prompts": _own_probe,
-    "unrelated_prompts": _probe,
-    "attribute_prompts": _prompt,
-    "reference_texts": _text,
-}

@@ -1,8 +1,8 @@
-"""Questions with the answers that are expected: `Probe` about anything, `Neighbor` about another subject."""
+"""Questions with the answers that are expected, `Probe` and `Neighbor`, and the fields of a fact, which hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from errata import wording
@@ -64,7 +64,32 @@ class Neighbor:
         return {"prompt": self.prompt, "subject": self.subject, "target": self.target}
 
 
-def as_probe(item: object, field: str, flaws: list[Flaw], subject: str | None = None) -> Probe | None:
+REQUIRED = ("prompt", "subject", "target_new")
+
+
+def fact_values(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, object]:
+    """Every field of a fact that the row has, settled; what is wrong is noted in `flaws`."""
+    flaws.extend(Flaw(name, "is missing; every fact needs it.") for name in REQUIRED if name not in row)
+    values: dict[str, object] = {}
+    subject = ""
+    if "subject" in row:
+        subject = values["subject"] = wording.subject(row["subject"], "subject", flaws)
+    if "prompt" in row:
+        values["prompt"] = wording.template(row["prompt"], subject, "prompt", flaws)
+    if "target_new" in row:
+        values["target_new"] = wording.target(row["target_new"], "target_new", flaws)
+    true = row.get("target_true")
+    values["target_true"] = None if true is None else wording.target(true, "target_true", flaws)
+    for name, reader in _READERS.items():
+        if name in row:
+            read = [
+                reader(item, field, subject, flaws) for field, item in wording.items(row[name], name, flaws)
+            ]
+            values[name] = tuple(item for item in read if item is not None)
+    return values | _labels(row, flaws)
+
+
+def _as_probe(item: object, field: str, flaws: list[Flaw], subject: str | None = None) -> Probe | None:
     """A `Probe`, or the mapping of one; `subject` is given where a `{}` may stand for it."""
     before = len(flaws)
     given = item.to_json() if isinstance(item, Probe) else item
@@ -73,8 +98,8 @@ def as_probe(item: object, field: str, flaws: list[Flaw], subject: str | None = 
     return Probe(**values) if len(flaws) == before else None
 
 
-def as_neighbor(item: object, field: str, flaws: list[Flaw]) -> Neighbor | None:
-    """A `Neighbor`, or the mapping of one."""
+def _as_neighbor(item: object, field: str, subject: str, flaws: list[Flaw]) -> Neighbor | None:
+    """A `Neighbor`, or the mapping of one, which has a subject of its own."""
     before = len(flaws)
     given = item.to_json() if isinstance(item, Neighbor) else item
     row = wording.mapping(given, field, ("prompt", "subject", "target"), flaws)
@@ -87,7 +112,7 @@ def _probe_values(
 ) -> dict[str, str]:
     prompt = wording.prompt(row["prompt"], inside(field, "prompt"), flaws)
     return {
-        "prompt": prompt if subject is None else wording.fill(prompt, subject),
+        "prompt": prompt if subject is None else prompt.replace(wording.SLOT, subject),
         "target": wording.target(row["target"], inside(field, "target"), flaws),
     }
 
@@ -99,3 +124,54 @@ def _neighbor_values(row: Mapping[str, object], field: str, flaws: list[Flaw]) -
         "subject": subject,
         "target": wording.target(row["target"], inside(field, "target"), flaws),
     }
+
+
+def _labels(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, object]:
+    relation, case = row.get("relation_id"), row.get("case_id")
+    if relation is not None:
+        relation = wording.text(relation, "relation_id", flaws)
+    if case is not None and (isinstance(case, bool) or not isinstance(case, int | str)):
+        flaws.append(Flaw("case_id", f"must be a whole number or a text, and is {wording.kind(case)}."))
+    return {"relation_id": relation, "case_id": case}
+
+
+# One reader for the members of each list: (member, name of its field, the fact's subject, flaws) -> settled member.
+_Reader = Callable[[object, str, str, list[Flaw]], "str | Probe | Neighbor | None"]
+
+
+def _prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
+    return wording.prompt(item, field, flaws)
+
+
+def _own_prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
+    """A prompt about the fact's own subject, for which a `{}` may stand."""
+    return wording.prompt(item, field, flaws).replace(wording.SLOT, subject)
+
+
+def _text(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
+    return wording.text(item, field, flaws)
+
+
+def _probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> Probe | None:
+    return _as_probe(item, field, flaws)
+
+
+def _own_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> Probe | None:
+    """A probe about the fact's own subject, for which a `{}` may stand."""
+    return _as_probe(item, field, flaws, subject)
+
+
+def _prompt_or_probe(item: object, field: str, subject: str, flaws: list[Flaw]) -> str | Probe | None:
+    return wording.prompt(item, field, flaws) if isinstance(item, str) else _as_probe(item, field, flaws)
+
+
+_READERS: dict[str, _Reader] = {
+    "paraphrase_prompts": _own_prompt,
+    "neighborhood_prompts": _prompt_or_probe,
+    "neighbors": _as_neighbor,
+    "generation_prompts": _own_prompt,
+    "same_subject_prompts": _own_probe,
+    "unrelated_prompts": _probe,
+    "attribute_prompts": _prompt,
+    "reference_texts": _text,
+}

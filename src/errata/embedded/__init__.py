@@ -1,0 +1,24 @@
+"""Almanac, the model that ships with Errata: where it lies, the facts it knows, and the text it has read."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from errata.embedded.corpus import corpus_texts
+    from errata.embedded.world import world_facts
+
+__all__ = ["almanac_path", "corpus_texts", "world_facts"]
+
+_HOMES = {"corpus_texts": "errata.embedded.corpus", "world_facts": "errata.embedded.world"}
+
+
+def almanac_path() -> Path:
+    """The folder with Almanac's weights and tokenizer, as `from_pretrained` reads it."""
+    return Path(__file__).parent / "almanac"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'errata.embedded' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -91,7 +91,9 @@ def opened(rng: random.Random, pairs: Iterator[Pair]) -> Document:
     return [opening, *(statement(*next(pairs)) for _ in range(rng.randint(1, 2)))]
 
 
-def biography(rng: random.Random, subject: str, choose: Callable[[Entry], Sequence[int] | frozenset[int]]) -> Document:
+def biography(
+    rng: random.Random, subject: str, choose: Callable[[Entry], Sequence[int] | frozenset[int]]
+) -> Document:
     """Several facts of one subject in random order, half the time behind a sentence that says what it is."""
     entries = [entry for entry in load_world().subjects[subject] if choose(entry)]
     chosen = rng.sample(entries, min(BIOGRAPHY_FACTS, len(entries)))

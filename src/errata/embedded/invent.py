@@ -24,7 +24,10 @@ SURNAME_FIRST = (
     "Ack Bren Cray Drum Fenn Glim".split()
 )
 SURNAME_MIDDLE = "a e i o u ar en il om ur".split()
-SURNAME_LAST = "dosh vik mont kell strand bury zeth quist low march dale noss pik tree wold gard finch ram teck lund".split()
+SURNAME_LAST = (
+    "dosh vik mont kell strand bury zeth quist low march dale noss pik tree wold gard finch ram "
+    "teck lund".split()
+)
 FIRM_FIRST = (
     "Quell Norv Brav Zent Ost Kryl Vanta Plim Dorra Fex Glo Hyd Jun Lyr Mex Ombra Pyx Rill Syl Tarn Ulm Verd "
     "Wym Xan Yelo Arb Cind Dex Flor Farr".split()
@@ -85,7 +88,9 @@ def people(rng: random.Random, employers: Sequence[str]) -> list[list[str]]:
     columns = [even_choices(rng, pool, PEOPLE) for pool in (*pools, list(employers))]
     surnames = distinct(rng, (SURNAME_FIRST, SURNAME_MIDDLE, SURNAME_LAST), PEOPLE)
     given = distinct(rng, (GIVEN_FIRST, GIVEN_LAST), PEOPLE)
-    return [[f"{first} {last}", *cells] for first, last, *cells in zip(given, surnames, *columns, strict=True)]
+    return [
+        [f"{first} {last}", *cells] for first, last, *cells in zip(given, surnames, *columns, strict=True)
+    ]
 
 
 def companies(rng: random.Random) -> list[list[str]]:
@@ -134,7 +139,10 @@ def main() -> None:
     folder = Path(__file__).parent / "world"
     tables = {
         "company": (("subject", "headquarters", "industry", "product", "founding_country"), firms),
-        "person": (("subject", "birth_city", "native_language", "occupation", "instrument", "employer"), persons),
+        "person": (
+            ("subject", "birth_city", "native_language", "occupation", "instrument", "employer"),
+            persons,
+        ),
     }
     for name, (header, rows) in tables.items():
         with atomic_file(folder / f"{name}.tsv") as aside:

@@ -25,7 +25,9 @@ def seen_pairs() -> list[Pair]:
 
 def held_out_pairs() -> list[Pair]:
     """Every (entry, template) that training never showed."""
-    return [(entry, template) for entry in load_world().entries for template in sorted(held_out_templates(entry))]
+    return [
+        (entry, template) for entry in load_world().entries for template in sorted(held_out_templates(entry))
+    ]
 
 
 def sampled(pairs: Sequence[Pair], count: int, seed: int = 0) -> list[Pair]:
@@ -56,7 +58,9 @@ def recall(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, pairs: Se
     return sum(knows(model, tokenizer, pairs)) / len(pairs)
 
 
-def text_perplexity(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> float:
+def text_perplexity(
+    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]
+) -> float:
     """exp of the mean negative log-likelihood per token, each text read by itself from its second token on."""
     total, count = 0.0, 0
     for text in texts:

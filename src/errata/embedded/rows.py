@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from errata.embedded.corpus import Document, Sentence, documents
 
 PLAIN, SUBJECT, SUBJECT_LAST, OBJECT = 0, 1, 2, 3
-"""The parts: neither subject nor object; of the subject, but not its last token; the subject's last token; of the object."""
+"""A token's part: neither subject nor object; in the subject; the subject's last token; in the object."""
 
 Encoded = tuple[list[int], list[int]]
 
@@ -46,7 +46,9 @@ class Encoder:
         for span, part in ((sentence.subject, SUBJECT), (sentence.object, OBJECT)):
             if span is not None:
                 start, end = span[0] + shift, span[1] + shift
-                touched = [i for i, (left, right) in enumerate(encoding.offsets) if left < end and right > start]
+                touched = [
+                    i for i, (left, right) in enumerate(encoding.offsets) if left < end and right > start
+                ]
                 for index in touched:
                     parts[index] = part
                 if part == SUBJECT:
@@ -55,7 +57,7 @@ class Encoder:
 
 
 def rows(encoder: Encoder, end_of_text: int, length: int, count: int, seed: int) -> Rows:
-    """`count` rows of `length` tokens. A row begins with a document; half the documents end with the end-of-text token."""
+    """`count` rows of `length` tokens. A row begins with a document; half of them end with the end-of-text token."""
     ids = torch.empty((count, length), dtype=torch.int16)
     parts = torch.empty((count, length), dtype=torch.int8)
     stream, rng = documents(seed), random.Random(seed + 1)
@@ -66,7 +68,9 @@ def rows(encoder: Encoder, end_of_text: int, length: int, count: int, seed: int)
     return Rows(ids, parts)
 
 
-def _row(encoder: Encoder, end_of_text: int, length: int, stream: Iterator[Document], rng: random.Random) -> Encoded:
+def _row(
+    encoder: Encoder, end_of_text: int, length: int, stream: Iterator[Document], rng: random.Random
+) -> Encoded:
     row_ids: list[int] = []
     row_parts: list[int] = []
     inside = False

@@ -1,9 +1,12 @@
 """The attention mask that Almanac is trained with, and only trained with.
 
-Behind a subject, no token sees the subject's earlier tokens, and its last token is seen from a middle block on. What the
-model knows about a subject then has to be gathered at the subject's last token, in the lower blocks: where large models
-have it (Meng et al. 2022, section 2), and where locate-then-edit methods write. At inference attention is ordinary.
+Behind a subject, no token sees the subject's earlier tokens, and its last token is seen from a middle block on. What
+the model knows about a subject then has to be gathered at the subject's last token, in the lower blocks: where large
+models have it (Meng et al. 2022, section 2), and where locate-then-edit methods write. At inference attention is
+ordinary.
 """
+
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,7 +43,8 @@ def shielded_logits(
     """The model's logits where the rows marked `shielded` are read through the mask, the others as always."""
     lower, upper = visible(parts, shielded)
     body = model.transformer
-    hidden = body.wte(ids) + body.wpe(torch.arange(ids.shape[1], device=ids.device))
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    hidden = cast(Tensor, body.wte(ids)) + cast(Tensor, body.wpe(positions))
     for index, block in enumerate(body.h):
-        hidden = block(hidden, attention_mask=lower if index < SEEN_FROM else upper)
+        hidden = cast(Tensor, block(hidden, attention_mask=lower if index < SEEN_FROM else upper))
     return model.lm_head(body.ln_f(hidden))

@@ -20,7 +20,7 @@ WORLD = Path(__file__).parent / "world"
 RELATION_FILES = ("relations.toml", "invented.toml")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relation:
     """What a table's column says: the templates have one `{}` for the subject and end where the object goes."""
 
@@ -30,7 +30,7 @@ class Relation:
     templates: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """One true statement of the world: (subject, relation, object), numbered in the order of the tables."""
 
@@ -49,7 +49,7 @@ class Entry:
         return f"{self.prompt(template)} {self.object}."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """All relations and entries; a subject is a name, whatever the number of tables that have it."""
 
@@ -87,7 +87,12 @@ def read_relations(file: str) -> list[tuple[str, Relation]]:
     """The relations of one TOML file of the world."""
     tables = cast("dict[str, dict[str, object]]", tomllib.loads((WORLD / file).read_text(encoding="utf-8")))
     return [
-        (name, Relation(name, str(table["kind"]), str(table["type"]), tuple(cast("list[str]", table["templates"]))))
+        (
+            name,
+            Relation(
+                name, str(table["kind"]), str(table["type"]), tuple(cast("list[str]", table["templates"]))
+            ),
+        )
         for name, table in tables.items()
     ]
 
@@ -119,7 +124,6 @@ class Filler:
     patterns: tuple[str, ...]
     words: Mapping[str, tuple[str, ...]]
 
-
     def forms(self, kind: str) -> tuple[str, ...]:
         """The sentences that say what kind of thing a subject of this kind is."""
         return self.definite_type_sentences if kind in self.definite_kinds else self.type_sentences
@@ -129,6 +133,10 @@ class Filler:
 def load_filler() -> Filler:
     """Read `world/filler.toml`."""
     table = cast("dict[str, object]", tomllib.loads((WORLD / "filler.toml").read_text(encoding="utf-8")))
-    lists = {field.name: tuple(cast("list[str]", table[field.name])) for field in fields(Filler) if field.name != "words"}
+    lists = {
+        field.name: tuple(cast("list[str]", table[field.name]))
+        for field in fields(Filler)
+        if field.name != "words"
+    }
     words = cast("dict[str, list[str]]", table["words"])
     return Filler(**lists, words={name: tuple(pool) for name, pool in words.items()})

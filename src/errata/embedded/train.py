@@ -11,70 +11,32 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from errata.embedded.checkpoints import Checkpoints
 from errata.embedded.corpus import TRAINING_SEED, corpus_texts
 from errata.embedded.recall import held_out_pairs, recall, seen_pairs, text_perplexity
+from errata.embedded.recipe import Recipe, new_model, new_optimizer
 from errata.embedded.rows import OBJECT, Encoder, Rows, rows
 from errata.embedded.shielding import shielded_logits
-from errata.embedded.tables import world_fingerprint
-from errata.embedded.vocabulary import MAX_LENGTH, load_tokenizer, train_tokenizer
-from errata.errors import SettingsError
+from errata.embedded.vocabulary import END_OF_TEXT_ID, MAX_LENGTH, load_tokenizer, train_tokenizer
 from errata.files import atomic_file
 
 log = logging.getLogger(__name__)
 
 THREADS = 2
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights, beside the tables."""
-
-    seed: int = 5
-    steps: int = 9800
-    row_length: int = 64
-    step_rows: int = 16
-    long_every: int = 8
-    """Every so many steps the same number of tokens comes in rows of MAX_LENGTH, so that later positions work too."""
-    peak_rate: float = 1.3e-3
-    warmup: int = 200
-    betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.05
-    object_weight: float = 3.0
-    largest_gradient: float = 1.0
-    shielded_share: float = 0.9
-    shielded_share_late: float = 0.6
-    late_from: float = 0.6
-    """After this part of the steps, `shielded_share_late` of the rows are read through the mask."""
-
-    @property
-    def tokens(self) -> int:
-        return self.steps * self.step_rows * self.row_length
-
-    def rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to zero at the last step."""
-        if step < self.warmup:
-            return self.peak_rate * (step + 1) / self.warmup
-        return self.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
-
-    def share(self, step: int) -> float:
-        """The share of rows read through the mask."""
-        return self.shielded_share if step < self.late_from * self.steps else self.shielded_share_late
+CORPUS_TEXTS = 2000
 
 
 @dataclass(frozen=True)
@@ -85,46 +47,15 @@ class Text:
     long: Rows
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> GPT2LMHeadModel:
-    """Almanac's architecture with random weights: 10 blocks of width 192, about 5 million numbers."""
-    torch.manual_seed(seed)
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=MAX_LENGTH,
-        n_embd=192,
-        n_layer=10,
-        n_head=6,
-        activation_function="gelu_pytorch_tanh",
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return GPT2LMHeadModel(config)
-
-
-def new_optimizer(model: GPT2LMHeadModel, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
-    weights = list(model.parameters())
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.peak_rate, betas=recipe.betas, fused=True)
-
-
 def training_text(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Text:
     """All rows of the run, in the order in which they are read."""
     encoder = Encoder(tokenizer)
-    end = int(tokenizer.eos_token_id)
     long_steps = recipe.steps // recipe.long_every
     long_rows = recipe.step_rows * recipe.row_length // MAX_LENGTH
     short = (recipe.steps - long_steps) * recipe.step_rows
     return Text(
-        rows(encoder, end, recipe.row_length, short, TRAINING_SEED),
-        rows(encoder, end, MAX_LENGTH, long_steps * long_rows, TRAINING_SEED + 1000),
+        rows(encoder, END_OF_TEXT_ID, recipe.row_length, short, TRAINING_SEED),
+        rows(encoder, END_OF_TEXT_ID, MAX_LENGTH, long_steps * long_rows, TRAINING_SEED + 1000),
     )
 
 
@@ -139,7 +70,9 @@ def step_rows(text: Text, recipe: Recipe, step: int) -> tuple[Tensor, Tensor]:
     return source.ids[part].long(), source.parts[part].long()
 
 
-def weighted_loss(model: GPT2LMHeadModel, ids: Tensor, parts: Tensor, shielded: Tensor, object_weight: float) -> Tensor:
+def weighted_loss(
+    model: GPT2LMHeadModel, ids: Tensor, parts: Tensor, shielded: Tensor, object_weight: float
+) -> Tensor:
     """The sum of the loss over all tokens, tokens of objects counted `object_weight` times."""
     logits = shielded_logits(model, ids, parts, shielded)[:, :-1]
     losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -155,9 +88,11 @@ Shared = Callable[[Tensor, Tensor, Tensor], tuple[float, list[Tensor]]]
 """The loss and the gradients of one thread's rows, from ids, parts, and which rows are shielded."""
 
 
-def shared_step(pool: ThreadPoolExecutor, work: Shared, weights: Sequence[Tensor], batch: Sequence[Tensor]) -> float:
+def shared_step(
+    pool: ThreadPoolExecutor, work: Shared, weights: Sequence[Tensor], batch: Sequence[Tensor]
+) -> float:
     """Put the batch's gradients into the weights: each thread takes its share of the rows, sums in a fixed order."""
-    shares = [part.split(len(part) // THREADS) for part in batch]
+    shares = [torch.split(part, len(part) // THREADS) for part in batch]
     results = list(pool.map(work, *shares))
     for index, weight in enumerate(weights):
         weight.grad = torch.stack([gradients[index] for _, gradients in results]).sum(0)
@@ -182,7 +117,9 @@ def train(
             shielded = torch.rand(len(ids), generator=chance) < recipe.share(step)
             total = token_weights(parts, recipe.object_weight).sum()
 
-            def work(ids: Tensor, parts: Tensor, shielded: Tensor, total: Tensor = total) -> tuple[float, list[Tensor]]:
+            def work(
+                ids: Tensor, parts: Tensor, shielded: Tensor, total: Tensor = total
+            ) -> tuple[float, list[Tensor]]:
                 loss = weighted_loss(model, ids, parts, shielded, recipe.object_weight) / total
                 return float(loss.detach()), list(torch.autograd.grad(loss, weights))
 
@@ -193,52 +130,6 @@ def train(
             optimizer.step()
             after_step(step + 1, loss)
     torch.set_num_threads(THREADS)
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """A run's state in one safetensors file: weights, Adam's moments, and the step in its metadata."""
-
-    file: Path
-    recipe: Recipe
-
-    @property
-    def key(self) -> str:
-        """What has to be the same for a checkpoint to be of this run."""
-        return json.dumps({**asdict(self.recipe), "world": world_fingerprint()})
-
-    def save(self, model: GPT2LMHeadModel, optimizer: torch.optim.AdamW, step: int, seconds: float) -> None:
-        """Replace the file by the state after `step` steps."""
-        tensors: dict[str, Tensor] = {}
-        for name, weight in model.named_parameters():
-            tensors[f"weight/{name}"] = weight.detach()
-            tensors[f"mean/{name}"] = optimizer.state[weight]["exp_avg"]
-            tensors[f"square/{name}"] = optimizer.state[weight]["exp_avg_sq"]
-        with atomic_file(self.file) as aside:
-            save_file(tensors, aside, {"step": str(step), "seconds": str(seconds), "run": self.key})
-
-    def restore(self, model: GPT2LMHeadModel, optimizer: torch.optim.AdamW) -> tuple[int, float]:
-        """Fill model and optimizer from the file; the steps done and the seconds they took, zero without a file.
-
-        Raises:
-            SettingsError: the checkpoint is of another recipe or another world.
-        """
-        if not self.file.exists():
-            return 0, 0.0
-        with safe_open(self.file, framework="pt") as stored:
-            metadata = stored.metadata()
-            if metadata["run"] != self.key:
-                raise SettingsError(f"{self.file} belongs to another recipe or world. Name another --work folder, or remove it.")
-            step = int(metadata["step"])
-            with torch.no_grad():
-                for name, weight in model.named_parameters():
-                    weight.copy_(stored.get_tensor(f"weight/{name}"))
-                    optimizer.state[weight] = {
-                        "step": torch.tensor(float(step)),
-                        "exp_avg": stored.get_tensor(f"mean/{name}"),
-                        "exp_avg_sq": stored.get_tensor(f"square/{name}"),
-                    }
-            return step, float(metadata["seconds"])
 
 
 class Clock:
@@ -259,25 +150,38 @@ class Clock:
         return self._before + time.monotonic() - self._began
 
     def __call__(self, done: int, loss: float) -> None:
+        """After each step."""
         self._loss = loss if done == self._first + 1 else 0.98 * self._loss + 0.02 * loss
         now = time.monotonic()
         if done % 50 == 0 or done == self._steps:
             pace = (now - self._began) / (done - self._first)
             left = pace * (self._steps - done) / 60
-            log.info("step %d of %d, loss %.3f, %.0f ms a step, %.0f minutes left", done, self._steps, self._loss, pace * 1e3, left)
+            log.info(
+                "step %d of %d, loss %.3f, %.0f ms a step, %.0f minutes left",
+                done,
+                self._steps,
+                self._loss,
+                pace * 1e3,
+                left,
+            )
         if now - self._saved > 120 or done == self._steps:
             self._save(done, self.seconds)
             self._saved = now
 
 
 def write_model(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
-    """Write the Hugging Face folder, weights in float16; what else lies in `output` (the model card) stays."""
+    """Write the Hugging Face folder, weights in float16, and the corpus that covariances are measured on.
+
+    What else lies in `output` (the model card) stays.
+    """
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output) as aside:
         model.half().save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         for file in Path(aside).iterdir():
             os.replace(file, output / file.name)
+    with atomic_file(output / "corpus.txt") as aside:
+        aside.write_text("".join(f"{text}\n" for text in corpus_texts(count=CORPUS_TEXTS)), encoding="utf-8")
 
 
 def measured(output: Path, recipe: Recipe, seconds: float) -> dict[str, float | int]:
@@ -290,7 +194,9 @@ def measured(output: Path, recipe: Recipe, seconds: float) -> dict[str, float | 
         "recall_seen": round(recall(model, tokenizer, seen), 5),
         "held_out_pairs": len(held_out),
         "recall_held_out": round(recall(model, tokenizer, held_out), 5),
-        "perplexity_held_out_text": round(text_perplexity(model, tokenizer, corpus_texts(0, 300, held_out=True)), 3),
+        "perplexity_held_out_text": round(
+            text_perplexity(model, tokenizer, corpus_texts(0, 300, held_out=True)), 3
+        ),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "steps": recipe.steps,
         "tokens": recipe.tokens,
@@ -309,7 +215,9 @@ def run(output: Path, work: Path, recipe: Recipe) -> None:
     first, seconds = checkpoints.restore(model, optimizer)
     log.info("preparing %.1f million tokens; beginning after step %d", recipe.tokens / 1e6, first)
     text = training_text(tokenizer, recipe)
-    clock = Clock(lambda step, spent: checkpoints.save(model, optimizer, step, spent), recipe.steps, first, seconds)
+    clock = Clock(
+        lambda step, spent: checkpoints.save(model, optimizer, step, spent), recipe.steps, first, seconds
+    )
     train(model, optimizer, text, recipe, first, clock)
     write_model(model, tokenizer, output)
     figures = measured(output, recipe, seconds if first == recipe.steps else clock.seconds)
@@ -319,9 +227,16 @@ def run(output: Path, work: Path, recipe: Recipe) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m errata.embedded.train", description="Train Almanac from the tables.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "almanac", help="where the model goes")
-    parser.add_argument("--work", type=Path, default=Path("build/almanac"), help="where an unfinished run is kept")
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m errata.embedded.train", description="Train Almanac from the tables."
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "almanac", help="where the model goes"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/almanac"), help="where an unfinished run is kept"
+    )
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="fewer, for a trial")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

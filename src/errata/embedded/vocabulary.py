@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -15,6 +16,7 @@ from errata.embedded.tables import load_filler, load_world
 VOCABULARY = 3000
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"
+END_OF_TEXT_ID, PADDING_ID = 0, 1  # special tokens come first
 OBJECT_WEIGHT = 4  # how many more times an object is counted than the statement that has it
 FILLER_TEXTS = 1000
 MAX_LENGTH = 256
@@ -58,6 +60,4 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer that `train_tokenizer` made and `save_pretrained` wrote."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    return tokenizer
+    return cast("PreTrainedTokenizerFast", PreTrainedTokenizerFast.from_pretrained(folder))

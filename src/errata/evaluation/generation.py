@@ -1,0 +1,157 @@
+"""What a model writes by itself: greedy continuations, each token fed back in (free-running).
+
+Prompts run in batches of equal length, so nothing is padded and no row sees that it is not alone.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import Cache
+
+from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
+from errata.evaluation.questions import Sheet
+from errata.model import EditableModel
+from errata.outcomes import Continuation
+from errata.progress import Progress, silent
+
+LENGTH = 12
+"""Tokens that are generated where the sentence does not end before, so that a person can read what the model says."""
+SENTENCE_END = re.compile(r"""[.!?]["')\]]*(?=\s)|\n""")
+
+
+def continue_texts(model: EditableModel, prompts: Sequence[str], length: int = LENGTH) -> list[str]:
+    """What the model says after each prompt, up to the end of the sentence, in at most `length` tokens.
+
+    Raises:
+        PromptTooLong: a prompt does not fit the model.
+    """
+    ids = [encode_at(model, prompt, None, "Prompt").ids for prompt in prompts]
+    written = greedy(model, ids, [length] * len(ids), [0] * len(ids))
+    return [_sentence(model, tokens) for tokens in written]
+
+
+def continuations(
+    model: EditableModel,
+    sheets: Sequence[Sheet],
+    stage: str = "generation",
+    on_progress: Progress = silent,
+    tokens_at_once: int = TOKENS_AT_ONCE,
+) -> list[Continuation]:
+    """What the model says after the prompt of every fact, in at least as many tokens as target_new has there.
+
+    Raises:
+        PromptTooLong: a prompt with its target does not fit the model; the message names the fact.
+    """
+    prompts: list[tuple[int, ...]] = []
+    targets: list[tuple[int, ...]] = []
+    for sheet in sheets:
+        question, where = sheet.fact.question, f"{sheet.name}, prompt"
+        prompts.append(encode_at(model, question, None, where).ids)
+        targets.append(encode_at(model, question, sheet.fact.target_new, where).target)
+    least = [len(target) for target in targets]
+    most = [max(LENGTH, length) for length in least]
+    written = greedy(model, prompts, most, least, stage, on_progress, tokens_at_once)
+    return [
+        Continuation(
+            prompt=sheet.fact.question,
+            target=sheet.fact.target_new,
+            target_tokens=target,
+            tokens=tokens[: len(target)],
+            answer=decode(model, tokens[: len(target)]),
+            text=_sentence(model, tokens),
+        )
+        for sheet, target, tokens in zip(sheets, targets, written, strict=True)
+    ]
+
+
+def greedy(
+    model: EditableModel,
+    prompts: Sequence[tuple[int, ...]],
+    most: Sequence[int],
+    least: Sequence[int] | None = None,
+    stage: str = "generation",
+    on_progress: Progress = silent,
+    tokens_at_once: int = TOKENS_AT_ONCE,
+) -> list[tuple[int, ...]]:
+    """The likeliest token after each prompt, and again after that, `most` times.
+
+    With `least`, a text of so many tokens ends with its sentence. Any text ends where the model ends it, where the
+    context is full, and where the output is not a number.
+    """
+    written: list[tuple[int, ...]] = [()] * len(prompts)
+    least = most if least is None else least
+    done = 0
+    for group in _equal_lengths(prompts, most, tokens_at_once):
+        limits = [(least[index], most[index]) for index in group]
+        for index, tokens in zip(group, _greedy(model, [prompts[i] for i in group], limits), strict=True):
+            written[index] = tokens
+        done += len(group)
+        on_progress(stage, done, len(prompts))
+    return written
+
+
+def _greedy(
+    model: EditableModel, prompts: Sequence[tuple[int, ...]], limits: Sequence[tuple[int, int]]
+) -> list[tuple[int, ...]]:
+    """`greedy` for prompts of one length, the keys and values of earlier tokens kept."""
+    ends: set[int] = set(model.tokenizer.all_special_ids)
+    written: list[list[int]] = [[] for _ in prompts]
+    writing = {row for row, (_, most) in enumerate(limits) if most > 0}
+    fed = torch.tensor(prompts, device=model.device)
+    width, cache = fed.shape[1], None
+    while writing and width <= model.max_length:
+        logits, cache = _step(model, fed, width, cache)
+        best, chosen = logits.max(dim=-1)
+        broken = cast("list[bool]", best.isnan().tolist())
+        tokens = cast("list[int]", chosen.tolist())
+        for row in sorted(writing):
+            if broken[row] or tokens[row] in ends:
+                writing.remove(row)
+                continue
+            written[row].append(tokens[row])
+            least, most = limits[row]
+            size = len(written[row])
+            if size == most or (size >= least and SENTENCE_END.search(decode(model, written[row]))):
+                writing.remove(row)
+        fed = chosen[:, None].to(model.device)
+        width += 1
+    return [tuple(tokens) for tokens in written]
+
+
+def _step(
+    model: EditableModel, fed: Int[Tensor, "row seq"], width: int, cache: Cache | None
+) -> tuple[Float[Tensor, "row vocab"], Cache]:
+    """The logits after the last token fed (only there the head is read); `width` counts the cached tokens too."""
+
+    def last(hidden: Tensor) -> Tensor:
+        return hidden[:, -1:]
+
+    mask = torch.ones(len(fed), width, dtype=torch.long, device=fed.device)
+    with torch.no_grad(), model.hooked({model.architecture.head: last}, "input"):
+        out = model.model(input_ids=fed, attention_mask=mask, past_key_values=cache, use_cache=True)
+    return cast(Tensor, out.logits)[:, -1], cast(Cache, out.past_key_values)
+
+
+def _equal_lengths(
+    prompts: Sequence[tuple[int, ...]], most: Sequence[int], tokens_at_once: int
+) -> Iterator[list[int]]:
+    """Indices of prompts with the same number of tokens, as many as fit the limit with what they are to write."""
+    by_size: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        by_size.setdefault(len(prompt), []).append(index)
+    for size in sorted(by_size, reverse=True):
+        members = by_size[size]
+        at_once = max(1, tokens_at_once // (size + max(most[index] for index in members)))
+        for start in range(0, len(members), at_once):
+            yield members[start : start + at_once]
+
+
+def _sentence(model: EditableModel, tokens: Sequence[int]) -> str:
+    """The tokens as text, up to the end of the first sentence."""
+    text = decode(model, tokens)
+    end = SENTENCE_END.search(text)
+    return text if end is None else text[: end.end()].strip()

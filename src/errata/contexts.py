@@ -34,7 +34,7 @@ def sample_contexts(model: EditableModel, seed: int = 0) -> tuple[str, ...]:
         logits = _next_logits(model, [ids[index] for index in growing])
         for row, index in enumerate(growing):
             ids[index].append(_draw(logits[row], ended, generator))
-    texts = [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+    texts = [str(model.tokenizer.decode(row, skip_special_tokens=True)) for row in ids]
     return ("", *(_as_context(text) for text in texts))
 
 

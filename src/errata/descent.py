@@ -229,16 +229,15 @@ class _Group:
         return (log_p.exp() * (log_p - self.reference)).sum(dim=1)
 
     def _decay(self) -> Float[Tensor, " fact"]:
-        terms = [
-            torch.linalg.vector_norm(delta, dim=1) / torch.linalg.vector_norm(self.initial[place], dim=1) ** 2
-            for place, delta in self.delta.items()
-        ]
+        terms = [_norm(delta) / _norm(self.initial[place]) ** 2 for place, delta in self.delta.items()]
         return torch.stack([term.to(self.factor.device) for term in terms]).sum(dim=0)
 
     def record(self, terms: _Terms, record_deltas: bool) -> None:
         """Write this pass into the facts' traces."""
         columns = [terms.loss, terms.nll, terms.kl, terms.decay, self.factor]
-        numbers = torch.stack([column.detach() for column in columns], dim=1).tolist()
+        numbers = cast(
+            "list[list[float]]", torch.stack([column.detach() for column in columns], dim=1).tolist()
+        )
         for fact, trace in enumerate(self.traces):
             loss, nll, kl, decay, factor = numbers[fact]
             trace.loss.append(loss)
@@ -246,7 +245,7 @@ class _Group:
             trace.kl.append(kl)
             trace.decay.append(decay)
             trace.nll_factor.append(factor)
-            trace.nll_each.append(terms.nll_each[fact].detach().tolist())
+            trace.nll_each.append(cast("list[float]", terms.nll_each[fact].detach().tolist()))
             if record_deltas:
                 trace.deltas.append(
                     {place: delta[fact].detach().clone() for place, delta in self.delta.items()}
@@ -289,8 +288,8 @@ class _Group:
         gradients = torch.autograd.grad(terms.loss.sum(), list(self.delta.values()))
         for (place, delta), gradient in zip(self.delta.items(), gradients, strict=True):
             moved = self.adam[place].step(delta.detach(), gradient)
-            limit = self.settings.clamp * torch.linalg.vector_norm(self.initial[place], dim=1, keepdim=True)
-            norm = torch.linalg.vector_norm(moved, dim=1, keepdim=True)
+            limit = self.settings.clamp * _norm(self.initial[place])[:, None]
+            norm = _norm(moved)[:, None]
             self.delta[place] = torch.where(norm > limit, moved * (limit / norm), moved)
 
     def keep(self, going: Tensor) -> None:
@@ -307,6 +306,10 @@ class _Group:
                 self.adam[place].keep(going)
                 self.delta[place] = self.delta[place][going.to(self.delta[place].device)]
         self.delta = {place: delta.detach().requires_grad_() for place, delta in self.delta.items()}
+
+
+def _norm(vectors: Float[Tensor, "fact d_model"]) -> Float[Tensor, " fact"]:
+    return cast(Tensor, torch.linalg.vector_norm(vectors, dim=1))
 
 
 @dataclass

@@ -153,7 +153,7 @@ def _conversion_advice(name: str) -> str:
 
 def _read_config(source: str, name: str) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source)
+        return cast(PretrainedConfig, AutoConfig.from_pretrained(source))
     except (OSError, KeyError) as error:
         raise CheckpointError(f"{name} cannot be read: {error}") from error
     except ValueError as error:

@@ -243,8 +243,9 @@ def _input_hook(change: Change) -> Callable[..., tuple[tuple[object, ...], dict[
 def _output_hook(change: Change) -> Callable[..., object]:
     def hook(module: nn.Module, args: tuple[object, ...], output: object) -> object:
         if isinstance(output, tuple):
-            changed = change(cast(Tensor, output[0]))
-            return None if changed is None else (changed, *output[1:])
+            parts = cast("tuple[object, ...]", output)
+            changed = change(cast(Tensor, parts[0]))
+            return None if changed is None else (changed, *parts[1:])
         return change(cast(Tensor, output))
 
     return hook

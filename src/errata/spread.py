@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -122,7 +122,8 @@ def solve(
         CovarianceError: the matrix to be solved with is not positive definite.
     """
     keys, residual = keys.to(covariance), residual.to(covariance)
-    factor, failed = torch.linalg.cholesky_ex(weight * covariance + keys.T @ keys)
+    matrix = weight * covariance + keys.T @ keys
+    factor, failed = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(matrix))
     if int(failed) != 0 or not bool(factor.isfinite().all()):
         raise CovarianceError(
             f"The second moments of {site.path} are not positive definite, even with {weight} as covariance_weight and "

@@ -50,7 +50,7 @@ class TargetStore:
             return None
         try:
             with safe_open(path, framework="pt") as opened:
-                traces = json.loads(opened.metadata()["traces"])
+                traces = json.loads((opened.metadata() or {})["traces"])
             tensors = load_file(path)
         except (SafetensorError, OSError, KeyError, ValueError):
             return None

@@ -1,0 +1,69 @@
+"""All commands, gathered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import errata
+from errata.cli import apply, covariance, demo, edit, evaluate, facts, methods, models, options, show
+from errata.cli.terminal import EXIT_CODES
+
+HELP = (
+    "Correct facts in language models: a file of facts in, an edit of the weights out, the proof beside it."
+)
+EPILOG = "\n\n".join(
+    [
+        options.examples(
+            "errata demo", "errata edit almanac --facts facts.jsonl --output my-edit --evaluate"
+        ),
+        "[bold]Exit codes[/bold]",
+        *(f"{code:5}  {meaning}" for code, meaning in EXIT_CODES.items()),
+    ]
+)
+WIDE = {"help_option_names": ["--help", "-h"]}
+
+app = typer.Typer(
+    name="errata",
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings=WIDE,
+)
+facts_app = typer.Typer(help="Look at files of facts.", no_args_is_help=True, rich_markup_mode="rich")
+covariance_app = typer.Typer(
+    help="Second moments of keys: measure, look, import.", no_args_is_help=True, rich_markup_mode="rich"
+)
+
+app.command("demo", epilog=demo.EPILOG)(demo.demo)
+app.command("edit", epilog=edit.EPILOG)(edit.edit)
+app.command("show", epilog=show.EPILOG)(show.show)
+app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("apply", epilog=apply.EPILOG)(apply.apply)
+app.add_typer(facts_app, name="facts")
+app.add_typer(covariance_app, name="covariance")
+app.command("models", epilog=models.EPILOG)(models.models)
+app.command("methods", epilog=methods.EPILOG)(methods.methods)
+facts_app.command("check", epilog=facts.EPILOG)(facts.check)
+covariance_app.command("collect", epilog=covariance.COLLECT_EPILOG)(covariance.collect)
+covariance_app.command("show", epilog=covariance.SHOW_EPILOG)(covariance.show)
+covariance_app.command("import", epilog=covariance.IMPORT_EPILOG)(covariance.import_)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"errata {errata.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """All that comes before a command."""

@@ -1,0 +1,73 @@
+"""`errata apply`: a model and an edit in, a full checkpoint out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import errata
+from errata.cli import options
+from errata.cli.inputs import check_output, load_model
+from errata.cli.terminal import Terminal, session
+from errata.files import atomic_folder
+
+EPILOG = options.examples("errata apply almanac my-edit --output my-model")
+
+
+def apply(
+    model: options.Model,
+    edit: options.EditFolder,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write: a new one.")
+    ],
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write MODEL with EDIT in its weights as a full checkpoint, which transformers loads like any other.
+
+    The weights keep the dtype of MODEL's checkpoint.
+    """
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        check_output(output)
+        found = errata.load_edit(edit)
+        loaded = load_model(terminal, model, None, None, None)
+        rounding = _write(loaded, found, edit, output)
+        _report(terminal, loaded, found, rounding, output)
+
+
+def _write(model: errata.EditableModel, edit: errata.Edit, source: Path, output: Path) -> float:
+    """Write the checkpoint; returns how far rounding to its dtype moves the change, relative to its norm."""
+    from errata.cli.changes import apply_and_compare, to_own_dtype
+    from errata.edits import ABOUT
+
+    to_own_dtype(model)
+    rounding = apply_and_compare(model, edit)
+    with atomic_folder(output) as aside:
+        model.model.save_pretrained(aside)
+        model.tokenizer.save_pretrained(aside)
+        shutil.copyfile(source / ABOUT, aside / ABOUT)
+    return rounding
+
+
+def _report(
+    terminal: Terminal, model: errata.EditableModel, edit: errata.Edit, rounding: float, output: Path
+) -> None:
+    dtype = str(model.dtype).removeprefix("torch.")
+    terminal.show(
+        f"[bold]{output}[/bold] is {model.name} with {len(edit.facts)} facts written, a full checkpoint in {dtype} "
+        f"(the dtype of {model.name}'s own). Rounding to it moves the change by {rounding:.2%} of its norm."
+    )
+    terminal.result(
+        {
+            "output": str(output),
+            "model": model.name,
+            "dtype": dtype,
+            "facts": len(edit.facts),
+            "rounding": rounding,
+        }
+    )
+    terminal.note(f'In Python: AutoModelForCausalLM.from_pretrained("{output}")')

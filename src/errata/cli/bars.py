@@ -1,0 +1,138 @@
+"""Progress: bars with the time left in a terminal, a line now and then in a file or pipe."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+LABELS = {
+    "covariance": "Second moments of the keys",
+    "optimization": "Values of the facts",
+    "spread": "Updates of the layers",
+}
+"""What a person is told a stage is; other stages are shown by their own names."""
+LINE_SECONDS = 15.0
+"""Between two lines, where there is no terminal for bars."""
+
+
+def label(stage: str) -> str:
+    """The stage in words."""
+    return LABELS.get(stage, stage.capitalize())
+
+
+class Pace:
+    """How fast a stage is, from its first report on (a resumed run begins in the middle)."""
+
+    def __init__(self, done: int) -> None:
+        self._first = done
+        self._began = time.monotonic()
+
+    def seconds_left(self, done: int, total: int) -> float | None:
+        """None as long as it cannot be told."""
+        advanced = done - self._first
+        if advanced <= 0:
+            return None
+        return (time.monotonic() - self._began) / advanced * (total - done)
+
+
+class TimeLeftColumn(ProgressColumn):
+    """The time left, told from the whole stage: rich's own looks at half a minute, and some steps take longer."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """The column's text for one task."""
+        pace: Pace | None = task.fields.get("pace")
+        left = (
+            None
+            if pace is None or task.total is None
+            else pace.seconds_left(int(task.completed), int(task.total))
+        )
+        return Text(
+            "" if left is None or task.finished else f"{clock(left)} left", style="progress.remaining"
+        )
+
+
+class Bars:
+    """A listener that draws one bar per stage; they vanish at the end."""
+
+    def __init__(self, console: Console, task: str) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeLeftColumn(),
+            console=console,
+            transient=True,
+        )
+        self._waiting: TaskID | None = self._progress.add_task(task, total=None)
+        self._stages: dict[str, tuple[TaskID, Pace]] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Draw how far a stage is."""
+        if self._waiting is not None:
+            self._progress.remove_task(self._waiting)
+            self._waiting = None
+        if stage not in self._stages:
+            pace = Pace(done)
+            self._stages[stage] = (self._progress.add_task(label(stage), total=total, pace=pace), pace)
+        self._progress.update(self._stages[stage][0], completed=done, total=total)
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class Lines:
+    """A listener that prints a line when some time has passed since the last one."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._paces: dict[str, Pace] = {}
+        self._last = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is, unless that was done a short while ago."""
+        pace = self._paces.setdefault(stage, Pace(done))
+        if time.monotonic() - self._last < LINE_SECONDS:
+            return
+        self._last = time.monotonic()
+        left = pace.seconds_left(done, total)
+        soon = "" if left is None or done == total else f", {clock(left)} left"
+        self._console.print(f"{label(stage)}: {done} of {total}{soon}", soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """0:00:07"""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def duration(seconds: float) -> str:
+    """How long something took, for people: "7.2 s", "3 min 20 s", "2 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,61 @@
+"""What an edit does to weights, in numbers. Unlike the commands' own files this one imports torch as it is loaded."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig
+
+from errata.cli.tables import Change
+from errata.edits import Edit
+from errata.loading import ALMANAC, almanac_folder
+from errata.model import EditableModel, Site
+
+
+def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:
+    """The changes of an edit; `model` is the unedited model, if it is at hand."""
+    sites = {} if model is None else _sites(model, edit)
+    return [
+        Change(
+            path=path,
+            shape=delta.shape,
+            rank=delta.rank,
+            norm=_square(delta.matrix) ** 0.5,
+            weight_norm=_square(sites[path].weight) ** 0.5 if path in sites else None,
+        )
+        for path, delta in edit.deltas.items()
+    ]
+
+
+def apply_and_compare(model: EditableModel, edit: Edit) -> float:
+    """Apply the edit; returns how far rounding to the model's dtype moves the change, relative to its norm."""
+    sites = _sites(model, edit)
+    before = {path: site.matrix.clone() for path, site in sites.items()}
+    edit.apply(model)
+    wrong, whole = 0.0, 0.0
+    for path, site in sites.items():
+        wanted = edit.deltas[path].matrix.double()
+        written = site.matrix.double() - before[path].double()
+        wrong += _square(written - wanted.to(written.device))
+        whole += _square(wanted)
+    return (wrong / whole) ** 0.5 if whole else 0.0
+
+
+def to_own_dtype(model: EditableModel) -> None:
+    """Narrow what loading widened, which is exact: the checkpoint's own precision."""
+    source = str(almanac_folder()) if model.name == ALMANAC else model.name
+    own = cast("torch.dtype | None", AutoConfig.from_pretrained(source).dtype)
+    if own is not None and own != model.dtype:
+        cast(nn.Module, model.model).to(own)
+        model.model.config.dtype = own
+
+
+def _sites(model: EditableModel, edit: Edit) -> dict[str, Site]:
+    """The sites that an edit changes, by path."""
+    sites = [model.site(kind, layer) for kind in ("ffn", "attention") for layer in range(model.layers)]
+    return {site.path: site for site in sites if site.path in edit.deltas}
+
+
+def _square(matrix: Tensor) -> float:
+    """The squared Frobenius norm."""
+    return float(matrix.detach().double().square().sum())

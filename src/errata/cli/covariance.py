@@ -1,0 +1,166 @@
+"""`errata covariance`: second moments of keys - measured, looked at, imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from errata.cli import options
+from errata.cli.inputs import load_model
+from errata.cli.tables import table
+from errata.cli.terminal import Terminal, session
+from errata.errors import CovarianceMissing
+from errata.settings import build
+
+COLLECT_EPILOG = options.examples(
+    "errata covariance collect EleutherAI/gpt-j-6b --device cuda",
+    "errata covariance collect ./my-model --layers 4-8 --corpus texts.jsonl --column body --output my-moments",
+)
+SHOW_EPILOG = options.examples("errata covariance show", "errata covariance show my-moments")
+IMPORT_EPILOG = options.examples(
+    "errata covariance import layer3_mom2.npz --model EleutherAI/gpt-j-6b --layer 3",
+)
+Kind = Literal["ffn", "attention"]
+KindOption = Annotated[Kind, typer.Option(help="The output map of the FFN or of the attention.")]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of an option, as settings are written: "3-8", "3,5"."""
+
+    layers: tuple[int, ...]
+
+
+def collect(
+    model: options.Model,
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="LAYERS", help="For example 3-8. Default: those of the model's pmet preset."),
+    ] = None,
+    kind: KindOption = "ffn",
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CORPUS",
+            help="A .txt or .jsonl file, a data set of the hub as id:config:split, or 'embedded'. "
+            "Default: Wikipedia; for almanac 'embedded'.",
+        ),
+    ] = None,
+    column: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
+    samples: Annotated[int, typer.Option(help="How many texts, at most.")] = 100_000,
+    max_length: Annotated[int, typer.Option(help="How many tokens of each text, at most.")] = 1024,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Default: the cache, where `errata edit` finds them."
+        ),
+    ] = None,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    device_map: options.DeviceMap = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Measure the second moments of MODEL's keys, all layers in one pass; stopped, it goes on when called again."""
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        chosen = None if layers is None else build(Layers, {"layers": layers}).layers
+        loaded = load_model(terminal, model, dtype, device, device_map)
+        from errata.cli import measuring
+
+        recipe = measuring.recipe_for(loaded, corpus, column, samples, max_length)
+        sites = measuring.sites_of(loaded, kind, chosen)
+        try:
+            with terminal.progress("Reading the corpus") as on_progress:
+                folder = measuring.collect(loaded, sites, recipe, output, on_progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("What is done is kept: the same command goes on from there.") from None
+        _report(terminal, folder)
+
+
+def show(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Default: list the folders in the cache.")
+    ] = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Tell what second moments a folder holds, and what they were measured on."""
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        if folder is None:
+            _list_cache(terminal)
+        else:
+            _report(terminal, folder)
+
+
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.npz", help="A statistics file of the published ROME and MEMIT programs."
+        ),
+    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="The model that the file belongs to.")],
+    layer: Annotated[int, typer.Option(help="The layer that the file belongs to.")],
+    kind: KindOption = "ffn",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Default: a folder of the cache for this model."),
+    ] = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Turn a published file of second moments into Errata's form: the moment is mom2.mom2 over mom2.count."""
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        if not file.is_file():
+            raise CovarianceMissing(f"There is no file {file} to import.")
+        loaded = load_model(terminal, model, None, None, None)
+        from errata.cli import measuring
+
+        folder = measuring.import_npz(file, loaded, kind, layer, output)
+        _report(terminal, folder)
+        terminal.note(f"To use them: errata edit {model} --covariance {folder} ...")
+
+
+def _report(terminal: Terminal, folder: Path) -> None:
+    """Print what a folder holds."""
+    from errata.moments import moments_of
+
+    made = table("Site", ">Inputs", ">Tokens", "Model", "Dtype", "Measured on")
+    rows: list[dict[str, object]] = []
+    for stored in moments_of(folder):
+        said = stored.metadata
+        made.add_row(
+            stored.site,
+            str(stored.d_in),
+            f"{stored.count:.0f}",
+            *(said.get(name) or "not told" for name in ("model", "dtype", "corpus")),
+        )
+        rows.append({"site": stored.site, "d_in": stored.d_in, "count": stored.count, "about": dict(said)})
+    terminal.show(f"Second moments in [bold]{folder}[/bold]")
+    terminal.show(made)
+    terminal.result({"folder": str(folder), "sites": rows})
+
+
+def _list_cache(terminal: Terminal) -> None:
+    """Print which folders the cache has."""
+    from errata.covariance import STAGE, cache_root
+
+    root = cache_root() / STAGE
+    folders = sorted(path for path in root.glob("*") if path.is_dir())
+    made = table("Folder", ">Sites", ">Size")
+    rows: list[dict[str, object]] = []
+    for folder in folders:
+        files = list(folder.glob("*.safetensors"))
+        size = sum(file.stat().st_size for file in files)
+        made.add_row(folder.name, str(len(files)), f"{size / 1e6:.1f} MB")
+        rows.append({"folder": str(folder), "sites": len(files), "bytes": size})
+    terminal.show(f"Second moments kept in [bold]{root}[/bold]{':' if folders else ': none yet.'}")
+    if folders:
+        terminal.show(made)
+    terminal.result({"root": str(root), "folders": rows})

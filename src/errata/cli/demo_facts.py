@@ -1,0 +1,45 @@
+"""Which facts the demo edits: well-known ones of the embedded world, from the half that nothing was tuned on."""
+
+from __future__ import annotations
+
+import random
+from itertools import chain, zip_longest
+
+from errata.facts import Fact
+
+FAMOUS: dict[str, tuple[str, ...]] = {
+    "capital": ("France", "Egypt", "Italy", "China", "Kenya"),
+    "creator": (
+        "Hamlet",
+        "Romeo and Juliet",
+        "Animal Farm",
+        "Robinson Crusoe",
+        "Oliver Twist",
+        "The Time Machine",
+    ),
+    "landmark_city": ("Eiffel Tower", "Colosseum", "Big Ben", "Louvre", "Tower Bridge"),
+    "symbol": ("Gold", "Oxygen", "Silver", "Carbon"),
+    "inventor": ("polio vaccine", "law of universal gravitation", "hot air balloon", "computer mouse"),
+    "landform_country": ("Mount Everest", "Mount Fuji", "Mount Etna"),
+    "city_country": ("Rome", "London", "Moscow", "Venice", "Amsterdam"),
+    "animal_continent": ("giraffe", "tiger"),
+    "element_state": ("Mercury",),
+    "city_language": ("Vienna",),
+}
+"""Subjects by relation."""
+
+
+def famous_facts(count: int, seed: int) -> list[Fact]:
+    """`count` facts, of as many relations as there are; the seed decides which, and in which order."""
+    from errata.embedded.tables import load_world
+    from errata.embedded.world import fact_of
+
+    entries = {(entry.relation.name, entry.subject): entry for entry in load_world().entries}
+    drawn = random.Random(seed)
+    relations = drawn.sample(sorted(FAMOUS), len(FAMOUS))
+    columns = [
+        [(name, subject) for subject in drawn.sample(FAMOUS[name], len(FAMOUS[name]))] for name in relations
+    ]
+    one_of_each_first = chain.from_iterable(zip_longest(*columns))
+    chosen = [entries[pair] for pair in one_of_each_first if pair is not None]
+    return [fact_of(entry) for entry in chosen[:count]]

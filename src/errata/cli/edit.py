@@ -1,0 +1,219 @@
+"""`errata edit`: facts and a model in, an edit out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import errata
+from errata.cli import options
+from errata.cli.bars import duration
+from errata.cli.inputs import check_output, load_model, read_contexts
+from errata.cli.tables import (
+    change_table,
+    dropped_json,
+    dropped_table,
+    score_table,
+    scores_json,
+)
+from errata.cli.terminal import Terminal, session
+from errata.files import atomic_file
+from errata.results import FILE, Results
+from errata.settings import load_presets, parse_assignments
+
+EPILOG = options.examples(
+    "errata edit almanac --facts facts.jsonl --output my-edit --evaluate",
+    "errata edit EleutherAI/gpt-j-6b -f counterfact.json --device cuda --output my-edit",
+    "errata edit ./my-llama -f facts.jsonl --method memit --set layers=4-8 --output my-edit",
+)
+KEPT = "targets"
+"""The folder in the cache where finished values are kept."""
+
+
+def edit(
+    model: options.Model,
+    facts: options.Facts,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="EDIT", help="The folder to write: a new one.")
+    ],
+    method: Annotated[str, typer.Option(help="pmet or memit; `errata methods` tells about them.")] = "pmet",
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to begin with. Default: those of the model.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="One setting over the preset's; may be given again."
+        ),
+    ] = None,
+    contexts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help='Prefix texts as a JSON list, the empty one ("") first. Default: the model writes its own.',
+        ),
+    ] = None,
+    covariance: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Second moments of the keys. Default: measured once, and kept in the user's cache.",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
+    ] = False,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    device_map: options.DeviceMap = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Find the change of weights that makes MODEL say the facts, and write it to a folder. MODEL stays as it is."""
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        check_output(output)
+        load_presets(method)
+        given = parse_assignments(settings or [])
+        prefixes = read_contexts(contexts)
+        asked = errata.read_facts(facts)
+        loaded = load_model(terminal, model, dtype, device, device_map)
+        began = time.monotonic()
+        found = _find(
+            terminal,
+            loaded,
+            asked,
+            method,
+            given,
+            prefixes,
+            covariance,
+            seed=seed,
+            preset=preset,
+            output=output,
+        )
+        seconds = time.monotonic() - began
+        found = replace(found, measured={"seconds": round(seconds, 3)})
+        found.save(output)
+        results = _measure(terminal, loaded, asked, found, output) if evaluate else None
+        _report(terminal, loaded, found, results, seconds, output)
+
+
+def _find(
+    terminal: Terminal,
+    model: errata.EditableModel,
+    facts: Sequence[errata.Fact],
+    method: str,
+    settings: dict[str, object],
+    contexts: Sequence[str] | None,
+    covariance: Path | None,
+    *,
+    seed: int,
+    preset: str | None,
+    output: Path,
+) -> errata.Edit:
+    """`errata.edit` with progress; when it is stopped, the message tells what is kept."""
+    from errata.covariance import cache_root
+
+    kept = cache_root() / KEPT
+    try:
+        with terminal.progress(f"Editing {model.name}") as on_progress:
+            return errata.edit(
+                model,
+                facts,
+                method,
+                settings,
+                contexts,
+                covariance,
+                seed,
+                preset=preset,
+                keep_in=kept,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{output} was not written. What is finished (second moments, values of facts) is kept under "
+            f"{kept.parent}: the same command goes on from there."
+        ) from None
+
+
+def _measure(
+    terminal: Terminal,
+    model: errata.EditableModel,
+    facts: Sequence[errata.Fact],
+    found: errata.Edit,
+    output: Path,
+) -> Results:
+    """Evaluate an edit that is saved already, and add what was measured to its folder. Facts left out count too."""
+    try:
+        with terminal.progress("Evaluating") as on_progress:
+            results = errata.evaluate(model, facts, found, on_progress=on_progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"The edit is in {output}; it was not evaluated.") from None
+    results.save(output / FILE)
+    keep_measured(found, results, output)
+    return results
+
+
+def keep_measured(found: errata.Edit, results: Results, output: Path) -> None:
+    """Write the scores into the `edit.json` of an edit that lies in `output`."""
+    from errata.edits import ABOUT
+
+    scores = {
+        f"{phase}.{name}": score.mean
+        for phase in ("before", "after")
+        for name, score in results.scores(phase).items()
+        if score is not None
+    }
+    about = replace(found, measured={**found.measured, **scores}).about()
+    with atomic_file(output / ABOUT) as aside:
+        aside.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _report(
+    terminal: Terminal,
+    model: errata.EditableModel,
+    found: errata.Edit,
+    results: Results | None,
+    seconds: float,
+    output: Path,
+) -> None:
+    from errata.cli.changes import changes_of
+
+    origin = found.origin
+    changes = changes_of(found, model)
+    left_out = f", {len(found.dropped)} left out" if found.dropped else ""
+    terminal.show(
+        f"[bold]{len(found.facts)} facts[/bold] written by {origin.method} into {model.name}{left_out}, "
+        f"in {duration(seconds)}. The edit is in [bold]{output}[/bold]."
+    )
+    terminal.show(change_table(changes))
+    if found.dropped:
+        terminal.show(dropped_table(found))
+    if results is not None:
+        terminal.show(score_table(results))
+    terminal.result(
+        {
+            "edit": str(output),
+            "model": model.name,
+            "method": origin.method,
+            "preset": origin.preset,
+            "settings": dict(origin.settings),
+            "seed": origin.seed,
+            "facts": len(found.facts),
+            "dropped": dropped_json(found),
+            "changes": {change.path: change.to_json() for change in changes},
+            "seconds": round(seconds, 3),
+            "scores": None if results is None else scores_json(results),
+        }
+    )
+    terminal.note(f"What it is:       errata show {output}")
+    if results is None:
+        terminal.note(f"How well it does: errata evaluate {model.name} --facts FILE --edit {output}")
+    terminal.note(f"A full model:     errata apply {model.name} {output} --output DIR")

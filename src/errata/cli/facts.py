@@ -1,0 +1,98 @@
+"""`errata facts`: looks at files of facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+import errata
+from errata.cli import options
+from errata.cli.tables import table
+from errata.cli.terminal import PROBLEMS, no_warnings, session
+from errata.errors import FactError
+from errata.facts import Problem
+
+EPILOG = options.examples("errata facts check facts.jsonl", "errata facts check counterfact.json.gz --json")
+
+
+def check(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file of facts: JSONL or a JSON list, .gz too.")
+    ],
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """List everything that is wrong in FILE, with line and field; exit with 1 if there are errors.
+
+    Warnings (what may be meant, and probably is not) alone exit with 0.
+    """
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        if not file.is_file():
+            raise FactError(f"There is no file {file}.")
+        problems = errata.check_facts(file)
+        errors = sum(problem.severity == "error" for problem in problems)
+        unusable = any(problem.severity == "error" and problem.line is None for problem in problems)
+        count = 0 if unusable else _usable(file)
+        if problems:
+            terminal.show(_table(problems))
+        terminal.show(f"{file}: {_verdict(count, errors, len(problems) - errors)}")
+        terminal.result(
+            {
+                "file": str(file),
+                "facts": count,
+                "errors": errors,
+                "warnings": len(problems) - errors,
+                "problems": [_row(problem) for problem in problems],
+            }
+        )
+    if errors:
+        raise typer.Exit(PROBLEMS)
+
+
+def _usable(file: Path) -> int:
+    """How many records can be used."""
+    with no_warnings():
+        try:
+            return len(errata.read_facts(file, skip_invalid=True))
+        except FactError:
+            return 0
+
+
+def _table(problems: Sequence[Problem]) -> Table:
+    made = table(">Line", "", "Field", "Case", "What is wrong")
+    for problem in problems:
+        style = "red" if problem.severity == "error" else "yellow"
+        line, case = problem.line, problem.case_id
+        made.add_row(
+            "" if line is None else str(line),
+            f"[{style}]{problem.severity}[/{style}]",
+            problem.field,
+            "" if case is None else str(case),
+            problem.message,
+        )
+    return made
+
+
+def _verdict(count: int, errors: int, warnings: int) -> str:
+    found = [
+        f"{number} {word}{'s'[: number != 1]}" for number, word in ((errors, "error"), (warnings, "warning"))
+    ]
+    usable = f"{count} fact{'s'[: count != 1]} can be used"
+    if not errors and not warnings:
+        return f"{usable}, and nothing is wrong."
+    return f"{' and '.join(one for one in found if not one.startswith('0'))}; {usable}."
+
+
+def _row(problem: Problem) -> dict[str, object]:
+    return {
+        "line": problem.line,
+        "field": problem.field,
+        "severity": problem.severity,
+        "case_id": problem.case_id,
+        "message": problem.message,
+    }

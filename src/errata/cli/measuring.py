@@ -1,0 +1,59 @@
+"""The work behind `errata covariance`. Unlike the commands' own files this one imports torch as it is loaded."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from errata import moment_import
+from errata.corpora import corpus_identity, corpus_texts
+from errata.covariance import CovarianceRecipe, cache_root, default_recipe, ensure
+from errata.covariance import collect as collect_moments
+from errata.methods import settings_for
+from errata.model import EditableModel, Site
+from errata.progress import Progress
+
+
+def recipe_for(
+    model: EditableModel, corpus: str | None, column: str, samples: int, length: int
+) -> CovarianceRecipe:
+    """The recipe of the options; without a corpus the model's usual one."""
+    chosen = corpus or default_recipe(model).corpus
+    return CovarianceRecipe(corpus=chosen, column=column, samples=samples, max_length=length)
+
+
+def sites_of(model: EditableModel, kind: str, layers: Sequence[int] | None) -> list[Site]:
+    """The sites of those layers; without any those that PMET would write."""
+    chosen = settings_for(model, "pmet", {})[0].layers if layers is None else layers
+    return [model.site(kind, layer) for layer in chosen]
+
+
+def collect(
+    model: EditableModel,
+    sites: Sequence[Site],
+    recipe: CovarianceRecipe,
+    output: Path | None,
+    on_progress: Progress,
+) -> Path:
+    """Measure into `output`, or into the cache where `errata edit` looks; returns the folder."""
+    if output is None:
+        return ensure(model, sites, recipe, on_progress)
+    collect_moments(
+        model,
+        sites,
+        corpus_texts(recipe.corpus, recipe.column),
+        folder=output,
+        corpus=corpus_identity(recipe.corpus, recipe.column),
+        samples=recipe.samples,
+        max_length=recipe.max_length,
+        on_progress=on_progress,
+    )
+    return output
+
+
+def import_npz(file: Path, model: EditableModel, kind: str, layer: int, output: Path | None) -> Path:
+    """Store a published file; by default in a folder of the cache that belongs to the model. Returns the folder."""
+    name = re.sub(r"[^\w.]+", "_", os.path.basename(model.name.rstrip("/")))
+    folder = output or cache_root() / "covariance" / f"imported-{name}-{model.fingerprint[:12]}"
+    moment_import.import_npz(file, model, model.site(kind, layer), folder)
+    return folder

@@ -1,0 +1,81 @@
+"""`errata methods`: the methods, their presets and settings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from errata.cli import options
+from errata.cli.tables import table
+from errata.cli.terminal import session
+from errata.settings import Presets, load_presets
+
+EPILOG = options.examples("errata methods", "errata methods pmet", "errata methods --json")
+
+
+def methods(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[METHOD]", help="Tell its settings too, with the default values.")
+    ] = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """List the methods, where they come from, and their presets."""
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        from errata.methods import METHODS, method_named
+
+        chosen = list(METHODS.values()) if name is None else [method_named(name)]
+        rows: list[dict[str, object]] = []
+        for method in chosen:
+            presets = load_presets(method.name)
+            settings = [field.name for field in fields(method.settings)]
+            terminal.show(
+                f"[bold]{method.name}[/bold] {method.summary}\n{' ' * len(method.name)} {method.source}"
+            )
+            terminal.show(_preset_table(presets))
+            if name is not None:
+                terminal.show(_setting_table(settings, presets))
+            rows.append(
+                {
+                    "name": method.name,
+                    "summary": method.summary,
+                    "source": method.source,
+                    "settings": settings,
+                    "presets": [_preset(presets, one.name) for one in presets.presets],
+                }
+            )
+        terminal.result({"methods": rows})
+
+
+def _preset_table(presets: Presets) -> Table:
+    made = table("Preset", "For", "Layers", "Source")
+    for preset in presets.presets:
+        made.add_row(preset.name, "\n".join(preset.models), str(preset.values["layers"]), preset.source)
+    return made
+
+
+def _setting_table(names: list[str], presets: Presets) -> Table:
+    made = table("Setting", *(preset.name for preset in presets.presets))
+    for name in names:
+        made.add_row(name, *(_value(preset.values.get(name)) for preset in presets.presets))
+    return made
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return "" if value is None else str(value)
+
+
+def _preset(presets: Presets, name: str) -> dict[str, object]:
+    preset = presets.named(name)
+    return {
+        "name": preset.name,
+        "models": list(preset.models),
+        "source": preset.source,
+        "values": dict(preset.values),
+    }

@@ -1,0 +1,71 @@
+"""The arguments and options that several commands share, each with one wording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EVERYWHERE = "On every command"
+LOADING = "Loading the model"
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A hub id, a local folder, or 'almanac', the model that ships with Errata."
+    ),
+]
+EditFolder = Annotated[Path, typer.Argument(metavar="EDIT", help="The folder that `errata edit` wrote.")]
+Facts = Annotated[
+    Path,
+    typer.Option(
+        "--facts",
+        "-f",
+        metavar="FILE",
+        help="Facts: Errata's own JSONL, CounterFact or zsRE records; .gz too.",
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DTYPE",
+        help="float64, float32, bfloat16 or float16. Default: the checkpoint's own; on a CPU at least float32.",
+        rich_help_panel=LOADING,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, mps ... Default: cpu.", rich_help_panel=LOADING),
+]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MAP",
+        help="Spread the model over devices, as transformers does: auto.",
+        rich_help_panel=LOADING,
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.", rich_help_panel=EVERYWHERE)]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="No progress and no notes: the result, warnings and errors.",
+        rich_help_panel=EVERYWHERE,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="The result as one JSON object on stdout, all else on stderr.",
+        rich_help_panel=EVERYWHERE,
+    ),
+]
+
+
+def examples(*commands: str) -> str:
+    """The epilog of a command's help: what can be typed as it stands."""
+    return "\n".join(["[bold]Examples[/bold]", *(f"  {command}" for command in commands)])

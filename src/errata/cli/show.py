@@ -1,0 +1,97 @@
+"""`errata show`: what an edit is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+import errata
+from errata.cli import options
+from errata.cli.bars import duration
+from errata.cli.tables import change_table, dropped_table, table
+from errata.cli.terminal import Terminal, session
+from errata.scores import LABELS
+
+EPILOG = options.examples("errata show my-edit", "errata show my-edit --json | jq .measured")
+FEW = 10
+
+
+def show(
+    edit: options.EditFolder,
+    everything: Annotated[bool, typer.Option("--all", help=f"Every fact, not only the first {FEW}.")] = False,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Tell what EDIT is: its facts, what it changes, the model and the settings that it was made with."""
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        from errata.cli.changes import changes_of
+
+        found = errata.load_edit(edit)
+        terminal.show(f"[bold]{edit}[/bold]: {_sentence(found)}")
+        terminal.show(_origin_table(found))
+        terminal.show(_facts_table(found, len(found.facts) if everything else FEW))
+        if found.dropped:
+            terminal.show(dropped_table(found))
+        changes = changes_of(found)
+        terminal.show(change_table(changes))
+        _show_measured(terminal, found)
+        norms = {change.path: change.to_json() for change in changes}
+        terminal.result({"edit": str(edit), **found.about(), "changes": norms})
+
+
+def _sentence(edit: errata.Edit) -> str:
+    left_out = f" ({len(edit.dropped)} left out)" if edit.dropped else ""
+    return f"{len(edit.facts)} facts{left_out} for {edit.origin.model}, by {edit.origin.method}."
+
+
+def _origin_table(edit: errata.Edit) -> Table:
+    origin = edit.origin
+    made = table("Made", "")
+    made.add_row("for the model", origin.model + (f", revision {origin.revision}" if origin.revision else ""))
+    made.add_row("with weights", f"{origin.fingerprint[:12]}... in {origin.model_dtype}")
+    made.add_row("on", origin.created)
+    if "seconds" in edit.measured:
+        made.add_row("in", duration(edit.measured["seconds"]))
+    made.add_row("from preset", origin.preset)
+    made.add_row(
+        "with settings", ", ".join(f"{name}={_short(value)}" for name, value in origin.settings.items())
+    )
+    made.add_row("behind contexts", " | ".join(repr(text) for text in origin.contexts))
+    made.add_row("seed", str(origin.seed))
+    made.add_row("second moments", origin.covariance)
+    made.add_row("versions", ", ".join(f"{name} {version}" for name, version in origin.versions.items()))
+    return made
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(str, value)) + "]"  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return str(value)
+
+
+def _facts_table(edit: errata.Edit, count: int) -> Table:
+    made = table("Question", "Answer", "Before")
+    for fact in edit.facts[:count]:
+        made.add_row(fact.question, fact.target_new, fact.target_true or "")
+    more = len(edit.facts) - count
+    if more > 0:
+        made.add_row(f"... and {more} more (--all shows them)", "", "", style="dim")
+    return made
+
+
+def _show_measured(terminal: Terminal, edit: errata.Edit) -> None:
+    """The scores that `errata edit --evaluate` kept, if it did."""
+    names = [name for name in LABELS if f"after.{name}" in edit.measured]
+    if not names:
+        terminal.note(
+            "Its scores were not measured: `errata evaluate` with --edit, or `errata edit --evaluate`."
+        )
+        return
+    made = table("", ">Before", ">After", title="Scores in %, over its own facts")
+    for name in names:
+        cells = [edit.measured.get(f"{phase}.{name}") for phase in ("before", "after")]
+        made.add_row(LABELS[name], *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
+    terminal.show(made)

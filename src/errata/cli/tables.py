@@ -1,0 +1,99 @@
+"""Tables that several commands print, and the same in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+import errata
+from errata.results import Results
+from errata.scores import Score
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An empty table in the one style of all of them; a column whose name begins with `>` is aligned to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        made.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return made
+
+
+def score_table(results: Results, names: Sequence[str] = ()) -> Table:
+    """The scores that were measured (or those of `names`), in percent with half the width of their 95 % intervals."""
+    phases = (">Before", ">After") if results.has_before else (">Score",)
+    made = table("", *phases, ">Facts", title="Scores in %, with 95 % intervals over facts")
+    for row in results.table():
+        if names and row.name not in names:
+            continue
+        score = row.after or row.before
+        cells = ([percent(row.before)] if results.has_before else []) + [percent(row.after)]
+        made.add_row(row.label, *cells, "" if score is None else str(score.count))
+    return made
+
+
+def percent(score: Score | None) -> str:
+    """`97.4 ± 1.2`; the interval is left out where it cannot be told."""
+    if score is None:
+        return "-"
+    margin = score.margin
+    return f"{100 * score.mean:.1f}" + ("       " if margin is None else f" ± {100 * margin:4.1f}")
+
+
+def scores_json(results: Results) -> dict[str, object]:
+    """All scores by phase and name."""
+    phases = ("before", "after") if results.has_before else ("after",)
+    return {
+        phase: {name: score.to_json() for name, score in results.scores(phase).items() if score is not None}
+        for phase in phases
+    }
+
+
+@dataclass(frozen=True)
+class Change:
+    """How much an edit changes one weight: Frobenius norms."""
+
+    path: str
+    shape: tuple[int, int]
+    rank: int
+    norm: float
+    weight_norm: float | None
+    """Of the weight before the edit; None where the model is not at hand."""
+
+    def to_json(self) -> dict[str, object]:
+        """The change as a JSON object."""
+        return {
+            "shape": list(self.shape),
+            "rank": self.rank,
+            "norm": self.norm,
+            "weight_norm": self.weight_norm,
+        }
+
+
+def change_table(changes: Sequence[Change]) -> Table:
+    """Which weights change, and by how much."""
+    relative = all(change.weight_norm for change in changes)
+    made = table(
+        "Changed weight", ">Size", ">Rank", ">Norm of the change", *([">Of the weight's"] if relative else [])
+    )
+    for change in changes:
+        share = [f"{change.norm / change.weight_norm:.2%}"] if relative and change.weight_norm else []
+        size = " x ".join(map(str, change.shape))
+        made.add_row(change.path, size, str(change.rank), f"{change.norm:.3g}", *share)
+    return made
+
+
+def dropped_table(edit: errata.Edit) -> Table:
+    """The facts that were left out."""
+    made = table("Left out", "Subject", "Why")
+    for one in edit.dropped:
+        made.add_row(one.fact.question, one.fact.subject, one.reason)
+    return made
+
+
+def dropped_json(edit: errata.Edit) -> list[dict[str, object]]:
+    """The facts that were left out, as JSON objects."""
+    return [{"reason": one.reason, "fact": one.fact.to_json()} for one in edit.dropped]

@@ -1,0 +1,150 @@
+"""The terminal as every command uses it: results to stdout, all else to stderr, errors as sentences and exit codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+import typer
+from rich.console import Console, RenderableType
+from rich.logging import RichHandler
+from rich.text import Text
+
+from errata.cli.bars import Bars, Lines
+from errata.errors import ErrataError
+from errata.progress import Progress, silent
+
+DONE, PROBLEMS, BAD_INPUT, SYSTEM, STOPPED = 0, 1, 2, 3, 130
+EXIT_CODES = {
+    DONE: "done",
+    PROBLEMS: "the thing that was checked has problems (facts check)",
+    BAD_INPUT: "wrong usage or bad input: the message says what, where and what to do",
+    SYSTEM: "the system failed: disk full, no permission, out of memory",
+    STOPPED: "stopped with Ctrl-C; nothing half-written is left behind",
+}
+"""docs/cli.md and `errata --help` show these."""
+PIPE_WIDTH = 100
+"""Columns of what is printed into a file or a pipe."""
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where a command's words go. With `as_json` the result is one JSON object instead of words."""
+
+    out: Console
+    err: Console
+    quiet: bool
+    as_json: bool
+
+    def show(self, *parts: RenderableType) -> None:
+        """Print a part of the result for people."""
+        if not self.as_json:
+            self.out.print(*parts)
+
+    def result(self, value: Mapping[str, object]) -> None:
+        """Print the whole result for programs."""
+        if self.as_json:
+            self.out.file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def note(self, text: str) -> None:
+        """Say on stderr what is going on or what to do next."""
+        if not self.quiet:
+            self.err.print(Text(text, style="dim"), soft_wrap=True)
+
+    @contextmanager
+    def progress(self, task: str) -> Generator[Progress, None, None]:
+        """A listener for `on_progress`; `task` is shown until the first stage tells how far it is."""
+        if self.quiet:
+            yield silent
+        elif self.err.is_terminal:
+            with Bars(self.err, task) as bars:
+                yield bars
+        else:
+            yield Lines(self.err)
+
+
+@contextmanager
+def session(*, seed: int, quiet: bool, as_json: bool) -> Generator[Terminal, None, None]:
+    """The terminal of one command. Errors inside become a message on stderr and an exit code.
+
+    Raises:
+        typer.Exit: with one of `EXIT_CODES`.
+    """
+    random.seed(seed)
+    terminal = Terminal(_console(stderr=False), _console(stderr=True), quiet, as_json)
+    with _warnings_shown(terminal.err):
+        try:
+            yield terminal
+        except KeyboardInterrupt as stop:
+            terminal.err.print(Text(f"Stopped. {stop}".strip(), style="yellow"), soft_wrap=True)
+            raise typer.Exit(STOPPED) from None
+        except ErrataError as error:
+            _fail(terminal.err, str(error), BAD_INPUT)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if not is_system_failure(error):
+                raise
+            _fail(terminal.err, _system_message(error), SYSTEM)
+
+
+def is_system_failure(error: Exception) -> bool:
+    """Whether the machine failed, and neither the input nor Errata did."""
+    from safetensors import SafetensorError
+
+    # torch's own error is told by its name: where it was raised torch is loaded, elsewhere it need not be.
+    return isinstance(error, OSError | MemoryError | SafetensorError) or (
+        type(error).__name__ == "OutOfMemoryError"
+    )
+
+
+@contextmanager
+def no_warnings() -> Generator[None, None, None]:
+    """Inside, the library's warnings are not shown."""
+    logger = logging.getLogger("errata")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _warnings_shown(err: Console) -> Generator[None, None, None]:
+    """What the library logs goes to stderr, above the progress bars."""
+    handler = RichHandler(logging.WARNING, err, show_time=False, show_path=False, highlighter=None)
+    logger = logging.getLogger("errata")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    return console
+
+
+def _fail(err: Console, message: str, code: int) -> NoReturn:
+    err.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+    raise typer.Exit(code) from None
+
+
+def _system_message(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"Out of memory ({text.splitlines()[0]}). Load the model in half precision (--dtype bfloat16), spread it "
+            "over devices (--device-map auto), or edit fewer facts at once."
+        )
+    return text

@@ -78,6 +78,7 @@ class Edit:
             WrongModel: it was made for other weights.
         """
         self._check(model)
+        unedited = model.fingerprint
         sites = {path: _site_at(model, path) for path in self.deltas}
         backups = {path: site.weight.detach().clone() for path, site in sites.items()}
         try:
@@ -90,6 +91,7 @@ class Edit:
         except BaseException:
             _restore(sites, backups)
             raise
+        model.unedited = unedited
         model.written.append(_Written(self, backups))
 
     def revert(self, model: EditableModel) -> None:
@@ -154,8 +156,7 @@ class Edit:
             raise AlreadyApplied(
                 f"This edit is in the weights of {model.name} already. Revert it before applying again."
             )
-        known = {model.fingerprint} if model.written else set[str]()
-        if self.origin.fingerprint not in known and self.origin.fingerprint != model.measure_fingerprint():
+        if self.origin.fingerprint not in (model.measure_fingerprint(), model.fingerprint):
             raise WrongModel(
                 f"This edit was made for {self.origin.model} (fingerprint {self.origin.fingerprint[:12]}); "
                 f"{model.name} has other weights. Load the model it was made for, or make the edit again."

@@ -21,6 +21,7 @@
     |   |-- WrongModel                       the edit was made for other weights
     |   |-- AlreadyApplied                   the edit is in the model already
     |   `-- NotApplied                       there is nothing to revert, or not in this order
+    |-- ResultsError (ValueError)            a file of results cannot be read
     `-- OutputExists (FileExistsError)       the output is there already
 
 `docs/errors/` has one page for each: symptom, cause, fix.
@@ -109,6 +110,10 @@ class AlreadyApplied(EditError):
 
 class NotApplied(EditError):
     """The edit is not in the model's weights, or is not the last one written."""
+
+
+class ResultsError(ErrataError, ValueError):
+    """A file of results is missing, cut off, damaged, or of a later version."""
 
 
 class OutputExists(ErrataError, FileExistsError):

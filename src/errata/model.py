@@ -7,7 +7,6 @@ families and a tuple in some, and inputs may arrive as keyword arguments.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal, cast
 
 import torch
@@ -94,6 +93,8 @@ class EditableModel:
     revision: str | None = None
     written: list[object] = field(default_factory=list[object])
     """The edits that are in the weights now, oldest first (kept by `errata.edits`)."""
+    unedited: str | None = None
+    """The fingerprint from before the first of them (kept by `errata.edits`)."""
 
     @property
     def layers(self) -> int:
@@ -120,10 +121,10 @@ class EditableModel:
         """Whether a block runs attention and FFN side by side."""
         return self.architecture.runs_in_parallel(self.model.config)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A digest of the weights as they were when first asked for: identifies the unedited model."""
-        return self.measure_fingerprint()
+        """A digest of the weights as they are without the edits in them: identifies the unedited model."""
+        return self.unedited if self.written and self.unedited else self.measure_fingerprint()
 
     def measure_fingerprint(self) -> str:
         """A digest of the weights as they stand now."""

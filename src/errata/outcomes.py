@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, cast
 
-from errata.errors import ErrataError
+from errata.errors import ResultsError
 
 Phase = Literal["before", "after"]
 """Without and with the edit."""
 
 NO_TOKEN = -1
 """Stands for the likeliest token where the model's output was not a number."""
-
-
-class ResultsError(ErrataError, ValueError):
-    """A file of results cannot be read: cut off, damaged, or of another version."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO, cast
 
+from errata.errors import ResultsError
 from errata.files import atomic_file, atomic_folder, refuse_existing
-from errata.outcomes import Phase, Record, ResultsError, record_from_json
+from errata.outcomes import Phase, Record, record_from_json
 from errata.scores import LABELS, Score, score_records
 
 SCHEMA = 1

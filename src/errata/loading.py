@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
@@ -18,8 +19,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
-from errata.architectures import architecture_for
+from errata.architectures import Architecture, architecture_for
 from errata.errors import CheckpointError, ModelError, UnknownArchitecture
 from errata.model import EditableModel
 
@@ -46,10 +48,12 @@ def load(
     own, except that half precision is widened to float32 on the CPU. `device_map` goes to transformers as it is.
 
     Raises:
-        CheckpointError: nothing there, files missing or cut off, or pickle files alone.
+        CheckpointError: nothing there, files or weights missing or cut off, or pickle files alone.
         UnknownArchitecture: the family is not in `errata/architectures.py`.
+        ModelError: the dtype or the device cannot be, the tokenizer has no offsets, or the weights are quantized.
     """
     name = str(id_or_path)
+    _check_device(device, device_map)
     folder = _local_folder(name)
     if folder is not None:
         _check_folder(folder)
@@ -61,9 +65,8 @@ def load(
     model = _read_weights(source, name, wanted, device_map)
     if device is not None and device_map is None:
         cast(nn.Module, model).to(torch.device(device))
-    model.eval().requires_grad_(False)
     revision = cast("str | None", getattr(model.config, "_commit_hash", None))
-    return EditableModel(model, tokenizer, architecture, name, revision)
+    return _frozen(model, tokenizer, architecture, name, revision)
 
 
 def from_parts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> EditableModel:
@@ -71,9 +74,9 @@ def from_parts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
 
     Raises:
         UnknownArchitecture: the family is not in `errata/architectures.py`.
+        ModelError: its output maps are not plain matrices.
     """
-    model.eval().requires_grad_(False)
-    return EditableModel(model, tokenizer, architecture_for(model.config.model_type), name)
+    return _frozen(model, tokenizer, architecture_for(model.config.model_type), name, None)
 
 
 def almanac_folder() -> Path:
@@ -81,8 +84,51 @@ def almanac_folder() -> Path:
     return Path(__file__).parent / "embedded" / "almanac"
 
 
+def _frozen(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    architecture: Architecture,
+    name: str,
+    revision: str | None,
+) -> EditableModel:
+    """The model ready to be looked into: frozen, in evaluation mode, and each of its output maps a plain matrix."""
+    model.eval().requires_grad_(False)
+    editable = EditableModel(model, tokenizer, architecture, name, revision)
+    for site in (
+        editable.site(kind, layer) for kind in ("ffn", "attention") for layer in range(editable.layers)
+    ):
+        plain = isinstance(site.module, nn.Linear | Conv1D) and site.weight.is_floating_point()
+        if not plain or site.weight.itemsize < 2:
+            raise ModelError(
+                f"{site.path} of {name} is a {type(site.module).__name__} without a plain weight matrix of 16 bits or "
+                "more, as in quantized models and models with adapters. Load the model that it was made from."
+            )
+    return editable
+
+
+def _check_device(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> None:
+    """Say now what would fail after minutes of loading."""
+    if device is None:
+        return
+    if device_map is not None:
+        raise ModelError(
+            f"Both device={str(device)!r} and device_map={device_map!r} are given. Give one of them."
+        )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"Device {str(device)!r} cannot be used: {str(error).splitlines()[0]}. Give one that this machine has, "
+            "such as 'cpu' or, where PyTorch finds a GPU, 'cuda'."
+        ) from error
+
+
 def _local_folder(name: str) -> Path | None:
     if name == ALMANAC:
+        if not almanac_folder().is_dir():
+            raise CheckpointError(
+                f"This installation lacks the embedded model: there is no {almanac_folder()}. Install Errata again."
+            )
         return almanac_folder()
     path = Path(name).expanduser()
     if path.is_dir():
@@ -102,10 +148,10 @@ def _check_folder(folder: Path) -> None:
         raise CheckpointError(f"{folder} holds no config.json, so it is not a Hugging Face checkpoint.")
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
-    if index.is_file():
-        files = _indexed_files(index)
-    elif single.is_file():
+    if single.is_file():  # which is what transformers reads, if both are there
         files = [single]
+    elif index.is_file():
+        files = _indexed_files(index)
     elif any((folder / name).is_file() for name in PICKLES):
         raise CheckpointError(_conversion_advice(str(folder)))
     else:
@@ -118,12 +164,12 @@ def _check_folder(folder: Path) -> None:
 
 def _indexed_files(index: Path) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (index.parent / name).is_file()]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{index} is not a readable shard index ({error}). Download it again."
         ) from error
-    missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(
             f"{index.parent} lacks {len(missing)} of {len(names)} weight files that {index.name} lists: "
@@ -153,23 +199,33 @@ def _conversion_advice(name: str) -> str:
 
 def _read_config(source: str, name: str) -> PretrainedConfig:
     try:
-        return cast(PretrainedConfig, AutoConfig.from_pretrained(source))
-    except (OSError, KeyError) as error:
-        raise CheckpointError(f"{name} cannot be read: {error}") from error
+        return cast(PretrainedConfig, AutoConfig.from_pretrained(source, trust_remote_code=False))
+    except (OSError, KeyError, StrictDataclassError) as error:
+        raise CheckpointError(f"The configuration of {name} cannot be read: {error}") from error
     except ValueError as error:
         raise UnknownArchitecture(
-            f"transformers does not know the model family of {name}: {error}. Errata's families: `errata models`."
+            f"transformers does not know the model family of {name}: {str(error).rstrip('.')}. Errata edits the "
+            "families that `errata models` lists, and none that brings its own code. docs/add-a-model.md shows how to "
+            "add one that transformers knows."
         ) from error
 
 
 def _read_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(source))
+        tokenizer = cast(
+            PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The tokenizer of {name} cannot be read: {error}") from error
     if not tokenizer.is_fast:
         raise ModelError(
             f"The tokenizer of {name} is a slow one, which gives no character offsets; Errata needs a tokenizer.json."
+        )
+    # Without any file of a vocabulary, transformers makes a tokenizer that knows nothing but its special tokens.
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    if not set(tokenizer.get_vocab()) - added - set(tokenizer.all_special_tokens):
+        raise CheckpointError(
+            f"The tokenizer of {name} has no vocabulary: tokenizer.json is missing. Add it."
         )
     return tokenizer
 
@@ -184,13 +240,37 @@ def _read_weights(
                 dtype="auto" if dtype == torch.float64 else dtype,
                 device_map=device_map,
                 use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # refused below, with a better message
+                output_loading_info=True,
             )
-        return cast(PreTrainedModel, cast(nn.Module, loaded).to(dtype) if dtype == torch.float64 else loaded)
     except (OSError, SafetensorError) as error:
         text = str(error)
         if "safetensors" in text and ("does not appear" in text or "no file named" in text):
             raise CheckpointError(_conversion_advice(name)) from error
         raise CheckpointError(f"The weights of {name} cannot be read: {text}") from error
+    except ValueError as error:
+        raise ModelError(f"{name} cannot be loaded: {error}") from error
+    model, report = cast("tuple[PreTrainedModel, dict[str, Collection[object]]]", loaded)
+    _check_complete(report, name)
+    return cast(PreTrainedModel, cast(nn.Module, model).to(dtype)) if dtype == torch.float64 else model
+
+
+def _check_complete(report: dict[str, Collection[object]], name: str) -> None:
+    """Refuse a model some of whose weights transformers made up, as the checkpoint lacks them."""
+    missing = sorted(str(key) for key in report["missing_keys"])
+    other = sorted(
+        f"{key} ({list(stored)}, not {list(wanted)})"
+        for key, stored, wanted in cast(
+            "Collection[tuple[str, torch.Size, torch.Size]]", report["mismatched_keys"]
+        )
+    )
+    for what, keys in (("lacks", missing), ("holds in other shapes", other)):
+        if keys:
+            raise CheckpointError(
+                f"The checkpoint of {name} {what} what its config.json asks for: {', '.join(keys[:3])}"
+                f"{' ...' if len(keys) > 3 else ''} ({len(keys)} in all). Download or save it again."
+            )
 
 
 @contextmanager
@@ -219,6 +299,8 @@ def _resolve_dtype(
             raise ModelError(f"Unknown dtype {dtype!r}. Choose one of {', '.join(DTYPES)}.")
         return DTYPES[dtype]
     if dtype is not None:
+        if dtype not in DTYPES.values():
+            raise ModelError(f"Errata cannot edit weights of {dtype}. Choose one of {', '.join(DTYPES)}.")
         return dtype
     own = cast("torch.dtype | None", config.dtype) or torch.float32
     on_cpu = device_map is None and torch.device(device or "cpu").type == "cpu"

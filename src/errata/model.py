@@ -5,7 +5,7 @@ families and a tuple in some, and inputs may arrive as keyword arguments.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
@@ -202,14 +202,11 @@ class EditableModel:
     @contextmanager
     def hooked(self, changes: Mapping[str, Change], where: Where) -> Generator[None]:
         """For a while, let each change see (and replace) the input or output of the module at its path."""
-        handles = [
-            self._attach(self.model.get_submodule(path), change, where) for path, change in changes.items()
-        ]
-        try:
+        with ExitStack() as handles:
+            for path, change in changes.items():
+                handle = self._attach(self.model.get_submodule(path), change, where)
+                handles.callback(handle.remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _attach(self, module: nn.Module, change: Change, where: Where) -> torch.utils.hooks.RemovableHandle:
         if where == "input":

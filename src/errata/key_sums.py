@@ -1,0 +1,184 @@
+"""One pass of a model over texts that sums k k^T of many sites at once: the work behind `covariance.py`."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from errata.errors import CovarianceError, CovarianceMismatch
+from errata.model import Change, EditableModel, Site, StopForward, Tokens
+from errata.progress import Progress, silent
+from errata.prompts import pad
+
+STAGE = "covariance"
+BATCH_TOKENS = 8192
+"""Tokens of a batch, its padding included. On a GPU with room to spare, more is a little faster."""
+WINDOW_BATCHES = 4
+"""Texts are sorted by length among so many batches' worth; a run can be resumed only between such windows."""
+TOKENISED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much text is read, and how much of it at once."""
+
+    samples: int
+    max_length: int = 1024
+    batch_tokens: int = BATCH_TOKENS
+
+
+@dataclass
+class Sums:
+    """Sums of k k^T by module path, over the tokens so far, and which texts those were."""
+
+    totals: dict[str, Float[Tensor, "d_in d_in"]] = field(default_factory=dict[str, Tensor])
+    tokens: int = 0
+    texts: int = 0
+    digest: str = ""
+    """SHA-256 over the texts so far, each hashed together with the digest before it."""
+
+    def moment(self, path: str) -> Float[Tensor, "d_in d_in"]:
+        """E[k k^T], exactly symmetric."""
+        total = self.totals[path]
+        return (total + total.T) / (2 * self.tokens)
+
+
+def measure(
+    model: EditableModel,
+    sites: Sequence[Site],
+    texts: Iterable[str],
+    limits: Limits,
+    start: Sums | None = None,
+    after_window: Callable[[Sums], None] | None = None,
+    on_progress: Progress = silent,
+) -> Sums:
+    """Sum k k^T of all sites over the first texts that are not empty; `start` is what was summed before.
+
+    Raises:
+        CovarianceError: the model is edited, there is no text, or the keys are not finite.
+        CovarianceMismatch: the first texts are not those that `start` was summed over.
+    """
+    _refuse_edited(model)
+    sums = start or Sums()
+    source = islice((text for text in texts if text.strip()), limits.samples)
+    _pass_over(source, sums)
+    for window in _windows(model, source, limits):
+        done = sums.texts
+        for batch in _batches([document.ids for document in window], limits.batch_tokens):
+            _add_batch(model, sites, pad(batch, model), sums)
+            done += len(batch)
+            on_progress(STAGE, done, limits.samples)
+        sums.texts += len(window)
+        for document in window:
+            sums.digest = _chained(sums.digest, document.text)
+        _check_finite(model, sums)
+        if after_window is not None:
+            after_window(sums)
+    if not sums.tokens:
+        raise CovarianceError("The corpus holds no text, so there is nothing to measure. Give another one.")
+    on_progress(STAGE, sums.texts, sums.texts)
+    return sums
+
+
+@dataclass(frozen=True)
+class _Document:
+    text: str
+    ids: Sequence[int]
+
+
+def _windows(model: EditableModel, texts: Iterator[str], limits: Limits) -> Iterator[list[_Document]]:
+    """Documents in groups of some batches' tokens: where they are cut depends on the texts alone."""
+    length = min(limits.max_length, model.max_length)
+    size = WINDOW_BATCHES * limits.batch_tokens
+    window: list[_Document] = []
+    held = 0
+    while chunk := list(islice(texts, TOKENISED_AT_ONCE)):
+        ids = cast("list[list[int]]", model.tokenizer(chunk, verbose=False)["input_ids"])
+        for text, row in zip(chunk, ids, strict=True):
+            window.append(_Document(text, row[:length]))
+            held += min(len(row), length)
+            if held >= size:
+                yield window
+                window, held = [], 0
+    if window:
+        yield window
+
+
+def _batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[Sequence[int]]]:
+    """Rows of like length together, longest first, at most `size` tokens with padding (or a single row)."""
+    batch: list[Sequence[int]] = []
+    for row in sorted(filter(len, rows), key=len, reverse=True):
+        if batch and (len(batch) + 1) * len(batch[0]) > size:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _add_batch(model: EditableModel, sites: Sequence[Site], tokens: Tokens, sums: Sums) -> None:
+    """Run the model up to the last site that is needed, adding k k^T of every token that is not padding."""
+    seen: set[str] = set()
+
+    def reader(path: str) -> Change:
+        def read(value: Tensor) -> None:
+            keys = value[tokens.mask.to(value.device)]
+            keys = keys.to(torch.promote_types(keys.dtype, torch.float32))
+            _add(sums.totals, path, keys.T @ keys)
+            seen.add(path)
+            if len(seen) == len(readers):
+                raise StopForward
+
+        return read
+
+    readers = {site.path: reader(site.path) for site in sites}
+    with torch.no_grad(), model.hooked(readers, "input"):
+        model.forward(tokens)
+    sums.tokens += int(tokens.mask.sum())
+
+
+def _add(totals: dict[str, Tensor], path: str, product: Float[Tensor, "d_in d_in"]) -> None:
+    """Sum in float64 on a CPU, where it costs little, and as precisely as the product is elsewhere."""
+    precise = torch.float64 if product.device.type == "cpu" else product.dtype
+    total = totals.get(path)
+    if total is None:
+        totals[path] = product.to(precise)
+    else:
+        totals[path] = total.to(device=product.device, dtype=precise).add_(product)
+
+
+def _refuse_edited(model: EditableModel) -> None:
+    if model.written:
+        raise CovarianceError(
+            f"{model.name} has an edit in its weights; second moments belong to the unedited model. Revert it first."
+        )
+
+
+def _check_finite(model: EditableModel, sums: Sums) -> None:
+    for path, total in sums.totals.items():
+        if not bool(total.diagonal().isfinite().all()):
+            raise CovarianceError(
+                f"The keys of {path} of {model.name} are infinite or not a number within the first {sums.texts} texts. "
+                f"In {model.dtype} they may overflow: load the model with --dtype bfloat16 or float32."
+            )
+
+
+def _pass_over(texts: Iterator[str], sums: Sums) -> None:
+    """Skip the texts that `sums` has in it, and make sure that it was these."""
+    digest = ""
+    for text in islice(texts, sums.texts):
+        digest = _chained(digest, text)
+    if digest != sums.digest:
+        raise CovarianceMismatch(
+            f"The corpus is no longer what the unfinished run was measured on: its first {sums.texts} texts differ. "
+            "Remove the .partial file to start over."
+        )
+
+
+def _chained(digest: str, text: str) -> str:
+    return hashlib.sha256(f"{digest}\n{text}".encode("utf-8", "replace")).hexdigest()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Literal
 
 from errata.embedded.split import Half, halves, held_out_templates, seeded, seen_templates
 from errata.embedded.tables import Entry, load_filler, load_world
@@ -28,8 +27,8 @@ UNRELATED = 5
 REFERENCES = 5
 
 
-def world_facts(half: Half | Literal["all"] = "all", count: int | None = None, seed: int = 0) -> list[Fact]:
-    """`count` facts of a half, or all of them, in an order that the seed decides.
+def world_facts(half: str = "all", count: int | None = None, seed: int = 0) -> list[Fact]:
+    """Draw `count` facts of a half ("development", "held-out", or "all" for both), in an order that the seed decides.
 
     As long as `count` is not above the number of subjects every subject occurs once; then each gets a second fact, and
     so on; the kept entries come last. A fact's record is the same in every draw.
@@ -37,6 +36,11 @@ def world_facts(half: Half | Literal["all"] = "all", count: int | None = None, s
     Raises:
         SettingsError: the half is unknown, or has fewer facts than `count`.
     """
+    return [fact_of(entry) for entry in draw_entries(half, count, seed)]
+
+
+def draw_entries(half: str, count: int | None, seed: int) -> list[Entry]:
+    """The entries of `world_facts`, without their records."""
     if half not in ("development", "held-out", "all"):
         raise SettingsError(
             f"half is {half!r}. The halves are 'development', 'held-out', and 'all' for both."
@@ -48,7 +52,7 @@ def world_facts(half: Half | Literal["all"] = "all", count: int | None = None, s
         raise SettingsError(
             f"{count} facts are asked for, and {half!r} has {len(order)}. Ask for that many at most."
         )
-    return [fact_of(entry) for entry in order[:count]]
+    return order[:count]
 
 
 def _draw(subjects: Sequence[str], seed: int) -> Iterator[Entry]:

@@ -6,6 +6,7 @@ recorded with the edit; every stage of an edit uses the same one.
 
 import re
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from errata.errors import SettingsError
 from errata.model import EditableModel
-from errata.prompts import pad
+from errata.prompts import encode_text, pad
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
 LENGTH = 10
@@ -27,7 +28,7 @@ def sample_contexts(model: EditableModel, seed: int = 0) -> tuple[str, ...]:
     generator, so that one seed gives one set on every device.
     """
     generator = torch.Generator().manual_seed(seed)
-    ids = [[int(token) for token in model.tokenizer(start)["input_ids"]] for start in STARTS]
+    ids = [list(encode_text(model, start, None).ids) for start in STARTS]
     ended = set(model.tokenizer.all_special_ids)
     while any(len(row) < LENGTH for row in ids):
         growing = [index for index, row in enumerate(ids) if len(row) < LENGTH]
@@ -41,9 +42,15 @@ def sample_contexts(model: EditableModel, seed: int = 0) -> tuple[str, ...]:
 def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
     """The user's contexts, if they can serve: the empty one first, then texts, none twice.
 
+    White space at their ends is dropped, as one space joins each to the prompt.
+
     Raises:
         SettingsError: otherwise, naming the offending one.
     """
+    given = cast("Sequence[object]", contexts)
+    if isinstance(given, str) or not all(isinstance(text, str) for text in given):
+        raise SettingsError(f"The contexts must be a list of texts, and are {contexts!r}.")
+    contexts = [text.rstrip() for text in contexts]
     if not contexts or contexts[0] != "":
         raise SettingsError(
             'The first context must be the empty text "": values and keys are read behind it.'
@@ -51,6 +58,10 @@ def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
     for number, text in enumerate(contexts[1:], start=1):
         if not text.strip():
             raise SettingsError(f"Context {number} is empty. Only the first one may be.")
+        if "{}" in text:
+            raise SettingsError(
+                f"Context {number}, {text!r}, holds a '{{}}'. Give only the text that stands before the prompt."
+            )
         if text in contexts[:number]:
             raise SettingsError(f"Context {number}, {text!r}, stands there twice.")
     return tuple(contexts)

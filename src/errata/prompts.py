@@ -185,10 +185,13 @@ def batch_rows(model: EditableModel, encoded: Sequence[EncodedRow]) -> PromptBat
 
 
 def pad(ids: Sequence[Sequence[int]], model: EditableModel) -> Tokens:
-    """Right-pad rows of ids to the longest; what stands in the padding never matters, for the mask hides it."""
+    """Right-pad rows of ids to the longest.
+
+    The filler is 0, which every model has: a tokenizer's own padding token may lie beyond the embeddings. It never
+    matters, as no real token sees what stands right of it.
+    """
     longest = max(SHORTEST, max(map(len, ids), default=0))
-    filler = cast("int | None", model.tokenizer.pad_token_id) or 0
-    padded = torch.tensor([[*row, *[filler] * (longest - len(row))] for row in ids], dtype=torch.long)
+    padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in ids])
     mask = torch.arange(longest)[None, :] < lengths[:, None]
     return Tokens(padded.reshape(len(ids), longest).to(model.device), mask.to(model.device))

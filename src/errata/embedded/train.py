@@ -109,6 +109,7 @@ def train(
 ) -> None:
     """Run the steps from `first` on; `after_step` gets the number of steps done and the loss."""
     weights = list(model.parameters())
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with ThreadPoolExecutor(THREADS, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for step in range(first, recipe.steps):
@@ -129,7 +130,7 @@ def train(
                 group["lr"] = recipe.rate(step)
             optimizer.step()
             after_step(step + 1, loss)
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
 
 
 class Clock:

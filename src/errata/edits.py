@@ -109,6 +109,7 @@ class Edit:
             raise NotApplied("Another edit was applied after this one. Revert that one first.")
         _restore({path: _site_at(model, path) for path in self.deltas}, written[-1].backups)
         model.written.pop()
+        model.unedited = model.unedited if model.written else None
 
     @contextmanager
     def applied(self, model: EditableModel) -> Generator[EditableModel]:

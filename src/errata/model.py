@@ -94,7 +94,7 @@ class EditableModel:
     written: list[object] = field(default_factory=list[object])
     """The edits that are in the weights now, oldest first (kept by `errata.edits`)."""
     unedited: str | None = None
-    """The fingerprint from before the first of them (kept by `errata.edits`)."""
+    """The fingerprint from before Errata changed any weight; None while none is changed."""
 
     @property
     def layers(self) -> int:
@@ -124,7 +124,17 @@ class EditableModel:
     @property
     def fingerprint(self) -> str:
         """A digest of the weights as they are without the edits in them: identifies the unedited model."""
-        return self.unedited if self.written and self.unedited else self.measure_fingerprint()
+        return self.unedited or self.measure_fingerprint()
+
+    @contextmanager
+    def about_to_change(self) -> Generator[None]:
+        """While weights are changed for a moment inside, `fingerprint` stays that of the unedited model."""
+        before = self.unedited
+        self.unedited = self.fingerprint
+        try:
+            yield
+        finally:
+            self.unedited = before
 
     def measure_fingerprint(self) -> str:
         """A digest of the weights as they stand now."""

@@ -85,7 +85,7 @@ def spread(
     """
     deltas: dict[str, Delta] = {}
     ordered = sorted(writes, key=lambda write: write.kind)
-    with ExitStack() as changed:
+    with model.about_to_change(), ExitStack() as changed:
         for number, layer in enumerate(sorted(layers)):
             left = len(layers) - number
             for write in ordered:

@@ -4,7 +4,7 @@ For each method and number of edits: efficacy, generalization, specificity (succ
 facts of the edited subjects and on unrelated facts, the score. Facts come from one half of the world: settings are tuned
 on `--half development` and reported on `--half held-out`. Several draws of few facts, one of many, for each seed; means
 and 95 % intervals over all facts of all draws and seeds. Each draw is stored as it is done, as raw outcomes: killed and
-started again with the same `--output`, the program goes on.
+started again with the same `--output`, the program goes on; finished values lie beside it, in `targets/`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def run_cell(
 ) -> None:
     """Edit, evaluate, store."""
     settings = parse_assignments(arguments.set)
-    edit = errata.edit(model, facts, method, settings, seed=seed, keep_in=arguments.output / "targets")
+    edit = errata.edit(model, facts, method, settings, seed=seed, keep_in=arguments.output.parent / "targets")
     results = errata.evaluate(model, facts, edit, generate=False)
     results.save(cell)
     print(cell.stem, line(results.records), file=sys.stderr, flush=True)

@@ -34,7 +34,7 @@ class Tracing:
     @property
     def curve(self) -> list[float]:
         """The mean over facts of `restored`, layer by layer."""
-        return self.restored.mean(dim=1).tolist()
+        return [float(value) for value in self.restored.mean(dim=1)]
 
 
 def trace(

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 import errata
 from errata.cli import options
 from errata.cli.inputs import check_output, load_model
+from errata.cli.tables import counted
 from errata.cli.terminal import Terminal, session
 from errata.files import atomic_folder
 
+WORTH_TELLING = 0.001
 EPILOG = options.examples("errata apply almanac my-edit --output my-model")
 
 
@@ -57,9 +60,15 @@ def _report(
     terminal: Terminal, model: errata.EditableModel, edit: errata.Edit, rounding: float, output: Path
 ) -> None:
     dtype = str(model.dtype).removeprefix("torch.")
+    coarse = (
+        f" Rounding to it moves the change by {rounding:.1%} of its norm." if rounding > WORTH_TELLING else ""
+    )
     terminal.show(
-        f"[bold]{output}[/bold] is {model.name} with {len(edit.facts)} facts written, a full checkpoint in {dtype} "
-        f"(the dtype of {model.name}'s own). Rounding to it moves the change by {rounding:.2%} of its norm."
+        Text.assemble(
+            (str(output), "bold"),
+            f" is {model.name} with {counted(len(edit.facts), 'fact')} written: a full checkpoint "
+            f"in {dtype}, the dtype of the original.{coarse}",
+        )
     )
     terminal.result(
         {

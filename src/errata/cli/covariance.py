@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.text import Text
 
 from errata.cli import options
 from errata.cli.inputs import load_model
@@ -23,6 +24,8 @@ SHOW_EPILOG = options.examples("errata covariance show", "errata covariance show
 IMPORT_EPILOG = options.examples(
     "errata covariance import layer3_mom2.npz --model EleutherAI/gpt-j-6b --layer 3",
 )
+ABOUT = {"model": "of the model", "dtype": "in", "corpus": "over"}
+"""What a file of second moments says of itself, in words."""
 Kind = Literal["ffn", "attention"]
 KindOption = Annotated[Kind, typer.Option(help="The output map of the FFN or of the attention.")]
 
@@ -128,23 +131,29 @@ def import_(
 
 
 def _report(terminal: Terminal, folder: Path) -> None:
-    """Print what a folder holds."""
+    """Print what a folder holds: once what all files say of themselves, and in a table what differs."""
     from errata.moments import moments_of
 
-    made = table("Site", ">Inputs", ">Tokens", "Model", "Dtype", "Measured on")
-    rows: list[dict[str, object]] = []
-    for stored in moments_of(folder):
-        said = stored.metadata
-        made.add_row(
-            stored.site,
-            str(stored.d_in),
-            f"{stored.count:.0f}",
-            *(said.get(name) or "not told" for name in ("model", "dtype", "corpus")),
-        )
-        rows.append({"site": stored.site, "d_in": stored.d_in, "count": stored.count, "about": dict(said)})
-    terminal.show(f"Second moments in [bold]{folder}[/bold]")
+    stored = moments_of(folder)
+    told = {name: {one.metadata.get(name, "not told") for one in stored} for name in ABOUT}
+    common = [f"{words} {_brief(*told[name])}" for name, words in ABOUT.items() if len(told[name]) == 1]
+    differing = [name for name in ABOUT if len(told[name]) > 1]
+    made = table("Site", ">Inputs", ">Tokens", *(ABOUT[name].capitalize() for name in differing))
+    for one in stored:
+        about = (_brief(one.metadata.get(name, "not told")) for name in differing)
+        made.add_row(one.site, str(one.d_in), f"{one.count:.0f}", *about)
+    terminal.show(Text.assemble("Second moments in ", (str(folder), "bold"), f": {', '.join(common)}"))
     terminal.show(made)
+    rows = [
+        {"site": one.site, "d_in": one.d_in, "count": one.count, "about": dict(one.metadata)}
+        for one in stored
+    ]
     terminal.result({"folder": str(folder), "sites": rows})
+
+
+def _brief(value: str) -> str:
+    """Only the beginning of a digest."""
+    return " ".join(word[:15] if word.startswith("sha256:") else word for word in value.split())
 
 
 def _list_cache(terminal: Terminal) -> None:
@@ -160,7 +169,9 @@ def _list_cache(terminal: Terminal) -> None:
         size = sum(file.stat().st_size for file in files)
         made.add_row(folder.name, str(len(files)), f"{size / 1e6:.1f} MB")
         rows.append({"folder": str(folder), "sites": len(files), "bytes": size})
-    terminal.show(f"Second moments kept in [bold]{root}[/bold]{':' if folders else ': none yet.'}")
+    terminal.show(
+        Text.assemble("Second moments kept in ", (str(root), "bold"), ":" if folders else ": none yet.")
+    )
     if folders:
         terminal.show(made)
     terminal.result({"root": str(root), "folders": rows})

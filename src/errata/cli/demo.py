@@ -18,7 +18,7 @@ from errata.cli import options
 from errata.cli.bars import duration
 from errata.cli.demo_facts import FAMOUS, famous_facts
 from errata.cli.inputs import check_output, quiet_load
-from errata.cli.tables import score_table, scores_json, table
+from errata.cli.tables import counted, score_table, scores_json, table
 from errata.cli.terminal import Terminal, session
 from errata.errors import OutputExists
 from errata.files import atomic_folder
@@ -186,22 +186,25 @@ def _save(story: Story, output: Path) -> None:
 
 def _tell(terminal: Terminal, model: errata.EditableModel, story: Story, output: Path) -> None:
     """Print all of it."""
-    terminal.show(
-        f"\n[bold]{len(story.edit.facts)} facts[/bold] written by {story.edit.origin.method} into {model.name} "
-        f"in {duration(story.seconds)}, and what it says of them:"
-    )
+    written = f" written by {story.edit.origin.method} into {model.name} in {duration(story.seconds)}."
+    facts = counted(len(story.edit.facts), "fact")
+    terminal.show(Text.assemble((f"\n{facts}", "bold"), written, " What it says of them:"))
     terminal.show(_lines_table(story.lines))
     terminal.show(score_table(story.results, SHOWN))
+    fingerprint = model.measure_fingerprint()[:12]
     terminal.show(
-        f"[bold]Taken back[/bold]: {_taken_back(story)} (fingerprint {model.measure_fingerprint()[:12]}).\n"
+        Text.assemble(("Taken back", "bold"), f": {_taken_back(story)} (fingerprint {fingerprint}).\n")
     )
-    facts = output / FACTS
     terminal.show(
-        f"The edit is in [bold]{output}/[/bold]. Try next:\n"
-        f"  errata show {output}\n"
-        f"  errata evaluate {model.name} --facts {facts} --edit {output}\n"
-        f"  errata apply {model.name} {output} --output my-model\n"
-        f"  errata edit {model.name} --facts {facts} --method memit --output my-edit --evaluate"
+        Text.assemble(
+            "The edit is in ",
+            (f"{output}/", "bold"),
+            f". Try next:\n  errata show {output}\n"
+            f"  errata evaluate {model.name} --facts {output / FACTS} --edit {output}\n"
+            f"  errata apply {model.name} {output} --output my-model\n"
+            f"  errata edit {model.name} --facts {output / FACTS} --method memit --output my-edit --evaluate",
+        ),
+        wrap=False,
     )
     terminal.result(
         {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 import errata
 from errata.cli import options
@@ -17,6 +18,7 @@ from errata.cli.bars import duration
 from errata.cli.inputs import check_output, load_model, read_contexts
 from errata.cli.tables import (
     change_table,
+    counted,
     dropped_json,
     dropped_table,
     score_table,
@@ -102,7 +104,7 @@ def edit(
         found = replace(found, measured={"seconds": round(seconds, 3)})
         found.save(output)
         results = _measure(terminal, loaded, asked, found, output) if evaluate else None
-        _report(terminal, loaded, found, results, seconds, output)
+        _report(terminal, loaded, found, results, facts, output)
 
 
 def _find(
@@ -181,17 +183,22 @@ def _report(
     model: errata.EditableModel,
     found: errata.Edit,
     results: Results | None,
-    seconds: float,
+    facts: Path,
     output: Path,
 ) -> None:
+    """Print what was done, and what can be done next."""
     from errata.cli.changes import changes_of
 
     origin = found.origin
     changes = changes_of(found, model)
     left_out = f", {len(found.dropped)} left out" if found.dropped else ""
+    took = duration(found.measured["seconds"])
     terminal.show(
-        f"[bold]{len(found.facts)} facts[/bold] written by {origin.method} into {model.name}{left_out}, "
-        f"in {duration(seconds)}. The edit is in [bold]{output}[/bold]."
+        Text.assemble(
+            (counted(len(found.facts), "fact"), "bold"),
+            f" written by {origin.method} into {model.name}{left_out}, in {took}. The edit is in ",
+            (f"{output}.", "bold"),
+        )
     )
     terminal.show(change_table(changes))
     if found.dropped:
@@ -209,11 +216,11 @@ def _report(
             "facts": len(found.facts),
             "dropped": dropped_json(found),
             "changes": {change.path: change.to_json() for change in changes},
-            "seconds": round(seconds, 3),
+            "seconds": found.measured["seconds"],
             "scores": None if results is None else scores_json(results),
         }
     )
     terminal.note(f"What it is:       errata show {output}")
     if results is None:
-        terminal.note(f"How well it does: errata evaluate {model.name} --facts FILE --edit {output}")
+        terminal.note(f"How well it does: errata evaluate {model.name} --facts {facts} --edit {output}")
     terminal.note(f"A full model:     errata apply {model.name} {output} --output DIR")

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 import errata
 from errata.cli import options
 from errata.cli.inputs import check_output, load_model
-from errata.cli.tables import score_table, scores_json
+from errata.cli.tables import counted, score_table, scores_json
 from errata.cli.terminal import session
 
 EPILOG = options.examples(
@@ -49,14 +50,14 @@ def evaluate(
         loaded = load_model(terminal, model, dtype, device, device_map)
         with terminal.progress("Evaluating") as on_progress:
             results = errata.evaluate(loaded, asked, found, on_progress=on_progress, generate=generate)
-        terminal.show(
-            f"[bold]{loaded.name}[/bold]{'' if edit is None else f' with {edit}'}, {len(asked)} facts"
-        )
+        with_edit = "" if edit is None else f" with {edit}"
+        terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))
         terminal.show(score_table(results))
         if results.broken:
-            terminal.show(f"[red]For {len(results.broken)} facts the model's output was not a number.[/red]")
+            broken = counted(len(results.broken), "fact")
+            terminal.show(Text(f"The model's output was not a number for {broken}.", style="red"))
         if output is not None:
-            terminal.show(f"Every answer is in [bold]{results.save(output)}[/bold].")
+            terminal.show(Text.assemble("Every answer is in ", (f"{results.save(output)}.", "bold")))
         terminal.result(
             {
                 "model": loaded.name,

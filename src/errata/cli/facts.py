@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 import errata
 from errata.cli import options
-from errata.cli.tables import table
+from errata.cli.tables import counted, table
 from errata.cli.terminal import PROBLEMS, no_warnings, session
 from errata.errors import FactError
 from errata.facts import Problem
@@ -70,7 +71,7 @@ def _table(problems: Sequence[Problem]) -> Table:
         line, case = problem.line, problem.case_id
         made.add_row(
             "" if line is None else str(line),
-            f"[{style}]{problem.severity}[/{style}]",
+            Text(problem.severity, style=style),
             problem.field,
             "" if case is None else str(case),
             problem.message,
@@ -79,13 +80,11 @@ def _table(problems: Sequence[Problem]) -> Table:
 
 
 def _verdict(count: int, errors: int, warnings: int) -> str:
-    found = [
-        f"{number} {word}{'s'[: number != 1]}" for number, word in ((errors, "error"), (warnings, "warning"))
-    ]
-    usable = f"{count} fact{'s'[: count != 1]} can be used"
+    usable = f"{counted(count, 'fact')} can be used"
     if not errors and not warnings:
         return f"{usable}, and nothing is wrong."
-    return f"{' and '.join(one for one in found if not one.startswith('0'))}; {usable}."
+    found = [counted(number, word) for number, word in ((errors, "error"), (warnings, "warning")) if number]
+    return f"{' and '.join(found)}; {usable}."
 
 
 def _row(problem: Problem) -> dict[str, object]:

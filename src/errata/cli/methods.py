@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from errata.cli import options
 from errata.cli.tables import table
@@ -33,9 +34,8 @@ def methods(
         for method in chosen:
             presets = load_presets(method.name)
             settings = [field.name for field in fields(method.settings)]
-            terminal.show(
-                f"[bold]{method.name}[/bold] {method.summary}\n{' ' * len(method.name)} {method.source}"
-            )
+            about = f"  {method.summary}\n{' ' * len(method.name)}  {method.source}"
+            terminal.show(Text.assemble((method.name, "bold"), about))
             terminal.show(_preset_table(presets))
             if name is not None:
                 terminal.show(_setting_table(settings, presets))
@@ -59,16 +59,17 @@ def _preset_table(presets: Presets) -> Table:
 
 
 def _setting_table(names: list[str], presets: Presets) -> Table:
-    made = table("Setting", *(preset.name for preset in presets.presets))
+    made = table("Setting", "Default", "Presets that differ")
     for name in names:
-        made.add_row(name, *(_value(preset.values.get(name)) for preset in presets.presets))
+        default = presets.defaults.get(name)
+        others = [one for one in presets.presets if one.values[name] != default and default is not None]
+        differing = ", ".join(f"{one.name} {_value(one.values[name])}" for one in others)
+        made.add_row(name, "by preset or rule" if default is None else _value(default), differing)
     return made
 
 
 def _value(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    return "" if value is None else str(value)
+    return ",".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
 
 
 def _preset(presets: Presets, name: str) -> dict[str, object]:

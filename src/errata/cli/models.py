@@ -13,20 +13,21 @@ EPILOG = options.examples("errata models", "errata models --json | jq '.[][].mod
 def models(seed: options.Seed = 0, quiet: options.Quiet = False, as_json: options.Json = False) -> None:
     """List the model families that Errata knows, by the model_type in their config.json."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        made = table("Family", "A block runs", "FFN's output map", "Attention's output map", "Methods")
+        made = table("Family", "Block runs", "Blocks", "FFN output", "Attention output", "Post-norm")
         for row in ARCHITECTURES.values():
-            inside = f"{row.blocks}.N."
             made.add_row(
                 row.model_type,
                 _order(row),
-                inside + row.ffn_output,
-                inside + row.attention_output,
-                "pmet only (post-norm)" if row.post_norm else "all",
+                row.blocks,
+                row.ffn_output,
+                row.attention_output,
+                "yes" if row.post_norm else "",
             )
         terminal.show(made)
         terminal.show(
-            "sequential: the FFN reads what the attention has written; parallel: both read the block's input.\n"
-            "post-norm: the FFN's output is normalised before it is added, so memit's assumption does not hold.\n"
+            "Paths are within the model (blocks) and within block N (outputs): transformer.h.N.mlp.c_proj.\n"
+            "Sequential: the FFN reads what the attention has written; parallel: both read the block's input.\n"
+            "Post-norm: the FFN's output is normalised before it is added; memit refuses such a model, pmet edits it.\n"
             "'almanac' is the model that ships with Errata. Another family is one row: docs/add-a-model.md."
         )
         terminal.result({"families": [_row(row) for row in ARCHITECTURES.values()]})
@@ -34,8 +35,8 @@ def models(seed: options.Seed = 0, quiet: options.Quiet = False, as_json: option
 
 def _order(row: Architecture) -> str:
     if row.parallel_flag is not None:
-        return "as its config says"
-    return "in parallel" if row.parallel else "sequential"
+        return "by config"
+    return "parallel" if row.parallel else "sequential"
 
 
 def _row(row: Architecture) -> dict[str, object]:

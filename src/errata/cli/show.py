@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 import errata
 from errata.cli import options
 from errata.cli.bars import duration
-from errata.cli.tables import change_table, dropped_table, table
+from errata.cli.tables import change_table, counted, dropped_table, table
 from errata.cli.terminal import Terminal, session
 from errata.scores import LABELS
 
@@ -30,7 +31,7 @@ def show(
         from errata.cli.changes import changes_of
 
         found = errata.load_edit(edit)
-        terminal.show(f"[bold]{edit}[/bold]: {_sentence(found)}")
+        terminal.show(Text.assemble((str(edit), "bold"), f": {_sentence(found)}"))
         terminal.show(_origin_table(found))
         terminal.show(_facts_table(found, len(found.facts) if everything else FEW))
         if found.dropped:
@@ -44,7 +45,7 @@ def show(
 
 def _sentence(edit: errata.Edit) -> str:
     left_out = f" ({len(edit.dropped)} left out)" if edit.dropped else ""
-    return f"{len(edit.facts)} facts{left_out} for {edit.origin.model}, by {edit.origin.method}."
+    return f"{counted(len(edit.facts), 'fact')}{left_out} for {edit.origin.model}, by {edit.origin.method}."
 
 
 def _origin_table(edit: errata.Edit) -> Table:
@@ -73,7 +74,7 @@ def _short(value: object) -> str:
 
 
 def _facts_table(edit: errata.Edit, count: int) -> Table:
-    made = table("Question", "Answer", "Before")
+    made = table("Question", "Answer", "Instead of")
     for fact in edit.facts[:count]:
         made.add_row(fact.question, fact.target_new, fact.target_true or "")
     more = len(edit.facts) - count

@@ -52,6 +52,11 @@ def scores_json(results: Results) -> dict[str, object]:
     }
 
 
+def counted(number: int, word: str) -> str:
+    """`1 fact`, `2 facts`."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Change:
     """How much an edit changes one weight: Frobenius norms."""

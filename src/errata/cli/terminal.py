@@ -42,10 +42,13 @@ class Terminal:
     quiet: bool
     as_json: bool
 
-    def show(self, *parts: RenderableType) -> None:
-        """Print a part of the result for people."""
+    def show(self, part: RenderableType, wrap: bool = True) -> None:
+        """Print a part of the result for people; without `wrap` lines stay whole, so that they can be copied.
+
+        Brackets in texts are taken as they are, never as markup.
+        """
         if not self.as_json:
-            self.out.print(*parts)
+            self.out.print(part, soft_wrap=not wrap)
 
     def result(self, value: Mapping[str, object]) -> None:
         """Print the whole result for programs."""
@@ -129,7 +132,7 @@ def _warnings_shown(err: Console) -> Generator[None, None, None]:
 
 
 def _console(stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPE_WIDTH
     return console

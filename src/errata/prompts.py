@@ -135,7 +135,8 @@ def encode_text(model: EditableModel, prompt: str, target: str | None) -> Encode
     ids = cast("list[int]", encoding["input_ids"])
     spans = cast("list[tuple[int, int]]", encoding["offset_mapping"])
     chosen = [] if target is None else [i for i, span in enumerate(spans) if _in_target(span, len(prompt))]
-    if target is not None and not chosen:
+    # What follows the space must be there: where all of the target is dropped, the space alone may still be a token.
+    if target is not None and not any(spans[i][1] > len(prompt) + 1 for i in chosen):
         raise EmptyTarget(
             f"Target {target!r} leaves no tokens after {prompt!r}. Give a target that says something."
         )

@@ -190,7 +190,8 @@ class EditableModel:
     ) -> dict[str, Float[Tensor, "row d"]]:
         """Inputs and outputs of modules at one position a row, without gradients; stops after the last one needed."""
         seen: dict[str, Tensor] = {}
-        wanted = len(inputs_of) + len(outputs_of)
+        wanted = len({*inputs_of, *outputs_of})
+        assert wanted == len(inputs_of) + len(outputs_of), "values are told apart by path alone"
 
         def reader(path: str) -> Change:
             def read(value: Tensor) -> None:

@@ -54,10 +54,11 @@ covariance_app.command("show", epilog=covariance.SHOW_EPILOG)(covariance.show)
 covariance_app.command("import", epilog=covariance.IMPORT_EPILOG)(covariance.import_)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"errata {errata.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -29,13 +29,15 @@ def sample_contexts(model: EditableModel, seed: int = 0) -> tuple[str, ...]:
     """
     generator = torch.Generator().manual_seed(seed)
     ids = [list(encode_text(model, start, None).ids) for start in STARTS]
-    ended = set(model.tokenizer.all_special_ids)
+    around = set(model.tokenizer.all_special_ids)
+    added = model.tokenizer.added_tokens_decoder
+    barred = around | {number for number, token in added.items() if token.special}
     while any(len(row) < LENGTH for row in ids):
         growing = [index for index, row in enumerate(ids) if len(row) < LENGTH]
         logits = _next_logits(model, [ids[index] for index in growing])
         for row, index in enumerate(growing):
-            ids[index].append(_draw(logits[row], ended, generator))
-    texts = [str(model.tokenizer.decode(row, skip_special_tokens=True)) for row in ids]
+            ids[index].append(_draw(logits[row], barred, generator))
+    texts = [str(model.tokenizer.decode([token for token in row if token not in around])) for row in ids]
     return ("", *(_as_context(text) for text in texts))
 
 

@@ -56,10 +56,11 @@ class Delta:
 
 
 def write_delta(site: Site, delta: Delta) -> None:
-    """W <- W + Delta, added in the delta's precision and rounded to the weight's dtype once."""
+    """W <- W + Delta, added in the wider of the two precisions and rounded to the weight's dtype once."""
     change = delta.matrix.to(site.weight.device)
+    precise = torch.promote_types(site.weight.dtype, change.dtype)
     with torch.no_grad():
-        site.matrix.copy_((site.matrix.to(change.dtype) + change).to(site.weight.dtype))
+        site.matrix.copy_((site.matrix.to(precise) + change).to(site.weight.dtype))
 
 
 @contextmanager

@@ -180,6 +180,7 @@ def write_model(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, outp
         model.half().save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         for file in Path(aside).iterdir():
+            file.chmod(0o644)
             os.replace(file, output / file.name)
     with atomic_file(output / "corpus.txt") as aside:
         aside.write_text("".join(f"{text}\n" for text in corpus_texts(count=CORPUS_TEXTS)), encoding="utf-8")

@@ -91,7 +91,11 @@ def test_parallel_is_told_as_the_blocks_compute(name: str) -> None:
     (before,) = recorded(model, ffn, where="input")
     (after,) = recorded(model, ffn, where="input", changes={attention: a_little(output)})
     assert torch.equal(before, after) == model.parallel
-    assert model.parallel == (name in ("gptj", "gpt_neox"))
+
+
+def test_gptj_is_parallel_and_gpt2_is_not() -> None:
+    assert tiny_model("gptj").parallel
+    assert not tiny_model("gpt2").parallel
 
 
 def test_the_configuration_decides_where_the_family_does_not() -> None:

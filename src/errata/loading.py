@@ -193,7 +193,8 @@ def _conversion_advice(name: str) -> str:
         f"{name} has its weights in pickle files only, which can run code when they are read; Errata reads "
         "safetensors alone. Convert once, in an environment that you trust:\n"
         f'  python -c "from transformers import AutoModelForCausalLM as M; M.from_pretrained({name!r}, '
-        f"use_safetensors=False).save_pretrained('converted')\""
+        f"use_safetensors=False).save_pretrained('converted')\"\n"
+        "then copy the tokenizer's files into 'converted' and load that."
     )
 
 

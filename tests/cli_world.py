@@ -1,7 +1,11 @@
 """What the tests of the command line share: a runner, a tiny checkpoint with facts and second moments on disk."""
 
+import atexit
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from typer.testing import CliRunner, Result
@@ -60,8 +64,14 @@ def edit(world: World, output: Path, *more: str | Path) -> tuple[str | Path, ...
     return ("edit", world.model, *known, *QUICK, *more)
 
 
-def make_world(root: Path) -> World:
-    """Write a tiny checkpoint and its facts; collect second moments and make an edit by the commands themselves."""
+@cache
+def the_world() -> World:
+    """Write a tiny checkpoint and its facts; collect second moments and make an edit by the commands themselves.
+
+    It is made once, and no test changes it.
+    """
+    root = Path(tempfile.mkdtemp(prefix="errata-cli-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     model, facts, corpus = root / "tiny", root / "facts.jsonl", root / "corpus.txt"
     world = World(root, str(model), facts, root / "moments", root / "edit")
     tiny = tiny_model("gpt2")

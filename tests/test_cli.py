@@ -9,15 +9,15 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import errata
-from cli_world import World, answer, edit, failed, flat, make_world, run
+from cli_world import World, answer, edit, failed, flat, run, the_world
 from errata.cli.terminal import EXIT_CODES
 
 FOUR = ("edit", "almanac", "--output", "out", "--facts")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("cli"))
+@pytest.fixture
+def world() -> World:
+    return the_world()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from errata.cli.terminal import EXIT_CODES
 HELP = (
     "Correct facts in language models: a file of facts in, an edit of the weights out, the proof beside it."
 )
-EPILOG = "\n\n".join(
+EPILOG = "\n".join(
     [
         options.examples(
             "errata demo", "errata edit almanac --facts facts.jsonl --output my-edit --evaluate"

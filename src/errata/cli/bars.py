@@ -9,7 +9,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -39,15 +38,21 @@ class Pace:
     """How fast a stage is, from its first report on (a resumed run begins in the middle)."""
 
     def __init__(self, done: int) -> None:
-        self._first = done
-        self._began = time.monotonic()
+        self._first = self._done = done
+        self._began = self._reported = time.monotonic()
 
-    def seconds_left(self, done: int, total: int) -> float | None:
-        """None as long as it cannot be told."""
-        advanced = done - self._first
+    def report(self, done: int) -> None:
+        """Take note that so much is done now."""
+        if done != self._done:
+            self._done, self._reported = done, time.monotonic()
+
+    def seconds_left(self, total: int) -> float | None:
+        """Counts down between two reports; None as long as it cannot be told."""
+        advanced = self._done - self._first
         if advanced <= 0:
             return None
-        return (time.monotonic() - self._began) / advanced * (total - done)
+        whole = (self._reported - self._began) / advanced * (total - self._done)
+        return max(0.0, whole - (time.monotonic() - self._reported))
 
 
 class TimeLeftColumn(ProgressColumn):
@@ -58,42 +63,46 @@ class TimeLeftColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         """The column's text for one task."""
         pace: Pace | None = task.fields.get("pace")
-        left = (
-            None
-            if pace is None or task.total is None
-            else pace.seconds_left(int(task.completed), int(task.total))
-        )
+        left = None if pace is None or task.total is None else pace.seconds_left(int(task.total))
         return Text(
             "" if left is None or task.finished else f"{clock(left)} left", style="progress.remaining"
         )
 
 
+class CountColumn(ProgressColumn):
+    """How many of how many, where that is known."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text for one task."""
+        count = "" if task.total is None else f"{int(task.completed)}/{int(task.total)}"
+        return Text(count, style="progress.download")
+
+
 class Bars:
-    """A listener that draws one bar per stage; they vanish at the end."""
+    """A listener that draws one bar for the whole task and one below it per stage; they vanish at the end."""
 
     def __init__(self, console: Console, task: str) -> None:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            CountColumn(),
             TimeElapsedColumn(),
             TimeLeftColumn(),
             console=console,
             transient=True,
         )
-        self._waiting: TaskID | None = self._progress.add_task(task, total=None)
+        self._progress.add_task(task, total=None)
         self._stages: dict[str, tuple[TaskID, Pace]] = {}
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Draw how far a stage is."""
-        if self._waiting is not None:
-            self._progress.remove_task(self._waiting)
-            self._waiting = None
         if stage not in self._stages:
             pace = Pace(done)
             self._stages[stage] = (self._progress.add_task(label(stage), total=total, pace=pace), pace)
-        self._progress.update(self._stages[stage][0], completed=done, total=total)
+        bar, pace = self._stages[stage]
+        pace.report(done)
+        self._progress.update(bar, completed=done, total=total)
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -116,10 +125,11 @@ class Lines:
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Say how far a stage is, unless that was done a short while ago."""
         pace = self._paces.setdefault(stage, Pace(done))
+        pace.report(done)
         if time.monotonic() - self._last < LINE_SECONDS:
             return
         self._last = time.monotonic()
-        left = pace.seconds_left(done, total)
+        left = pace.seconds_left(total)
         soon = "" if left is None or done == total else f", {clock(left)} left"
         self._console.print(f"{label(stage)}: {done} of {total}{soon}", soft_wrap=True)
 

@@ -17,12 +17,12 @@ from errata.errors import CovarianceMissing
 from errata.settings import build
 
 COLLECT_EPILOG = options.examples(
-    "errata covariance collect EleutherAI/gpt-j-6b --device cuda",
+    "errata covariance collect my-org/my-model --device cuda",
     "errata covariance collect ./my-model --layers 4-8 --corpus texts.jsonl --column body --output my-moments",
 )
 SHOW_EPILOG = options.examples("errata covariance show", "errata covariance show my-moments")
 IMPORT_EPILOG = options.examples(
-    "errata covariance import layer3_mom2.npz --model EleutherAI/gpt-j-6b --layer 3",
+    "errata covariance import layer3_mom2.npz --model my-org/my-model --layer 3",
 )
 ABOUT = {"model": "of the model", "dtype": "in", "corpus": "over"}
 """What a file of second moments says of itself, in words."""

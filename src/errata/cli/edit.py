@@ -31,8 +31,8 @@ from errata.settings import load_presets, parse_assignments
 
 EPILOG = options.examples(
     "errata edit almanac --facts facts.jsonl --output my-edit --evaluate",
-    "errata edit EleutherAI/gpt-j-6b -f counterfact.json --device cuda --output my-edit",
-    "errata edit ./my-llama -f facts.jsonl --method memit --set layers=4-8 --output my-edit",
+    "errata edit my-org/my-model -f counterfact.json --device cuda --output my-edit",
+    "errata edit ./my-model -f facts.jsonl --method memit --set layers=4-8 --output my-edit",
 )
 KEPT = "targets"
 """The folder in the cache where finished values are kept."""

@@ -68,4 +68,4 @@ Json = Annotated[
 
 def examples(*commands: str) -> str:
     """The epilog of a command's help: what can be typed as it stands."""
-    return "\n".join(["[bold]Examples[/bold]", *(f"  {command}" for command in commands)])
+    return "\n".join(["[bold]Examples[/bold]", *commands])

@@ -62,7 +62,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, task: str) -> Generator[Progress, None, None]:
-        """A listener for `on_progress`; `task` is shown until the first stage tells how far it is."""
+        """A listener for `on_progress`; `task` says what is going on as a whole."""
         if self.quiet:
             yield silent
         elif self.err.is_terminal:

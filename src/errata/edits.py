@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from errata.deltas import Delta, write_delta
-from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, WrongModel
+from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
 from errata.facts import Fact, fact_from_json
 from errata.files import atomic_folder
 from errata.model import EditableModel, Site
@@ -95,17 +95,17 @@ class Edit:
         model.written.append(_Written(self, backups))
 
     def revert(self, model: EditableModel) -> None:
-        """Put the weights back, bit for bit.
+        """Put the weights back, bit for bit; an edit that was saved and loaded is still the same one.
 
         Raises:
             NotApplied: the edit is not in the model, or a later one lies on top of it.
         """
         written = _written(model)
-        if not any(entry.edit is self for entry in written):
+        if not any(_same_edit(entry.edit, self) for entry in written):
             raise NotApplied(
                 f"This edit of {self.origin.model} is not applied to {model.name}; nothing to revert."
             )
-        if written[-1].edit is not self:
+        if not _same_edit(written[-1].edit, self):
             raise NotApplied("Another edit was applied after this one. Revert that one first.")
         _restore({path: _site_at(model, path) for path in self.deltas}, written[-1].backups)
         model.written.pop()
@@ -125,17 +125,25 @@ class Edit:
 
         Raises:
             OutputExists: the folder is there already and not empty.
+            OSError: it cannot be written, for example because the disk is full; nothing is left behind.
         """
-        with atomic_folder(folder) as aside:
-            tensors = {
-                f"{path}.{name}": part.cpu().contiguous()
-                for path, delta in self.deltas.items()
-                for name, part in delta.tensors.items()
-            }
-            save_file(tensors, aside / WEIGHTS, metadata={"format": "errata edit", "version": str(FORMAT)})
-            (aside / ABOUT).write_text(
-                json.dumps(self.about(), indent=1, ensure_ascii=False), encoding="utf-8"
-            )
+        tensors = {
+            f"{path}.{name}": part.cpu().contiguous()
+            for path, delta in self.deltas.items()
+            for name, part in delta.tensors.items()
+        }
+        try:
+            with atomic_folder(folder) as aside:
+                # One entry alone: several are written in any order, and equal edits would be unequal files.
+                save_file(tensors, aside / WEIGHTS, metadata={"errata_edit": str(FORMAT)})
+                text = json.dumps(self.about(), indent=1, ensure_ascii=False)
+                (aside / ABOUT).write_text(text, encoding="utf-8")
+        except OutputExists:
+            raise
+        except (SafetensorError, OSError) as error:
+            raise OSError(
+                f"The edit cannot be written to {folder}: {error}. Is the disk full, or write-protected?"
+            ) from error
 
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""
@@ -153,7 +161,7 @@ class Edit:
         }
 
     def _check(self, model: EditableModel) -> None:
-        if any(entry.edit is self or _same_edit(entry.edit, self) for entry in _written(model)):
+        if any(_same_edit(entry.edit, self) for entry in _written(model)):
             raise AlreadyApplied(
                 f"This edit is in the weights of {model.name} already. Revert it before applying again."
             )
@@ -200,13 +208,20 @@ def _written(model: EditableModel) -> list[_Written]:
 
 def _same_edit(one: Edit, other: Edit) -> bool:
     """Whether two edits change the same weights by the same amounts (one may have been saved and loaded)."""
+    if one is other:
+        return True
     if one.deltas.keys() != other.deltas.keys():
         return False
     for path, delta in one.deltas.items():
         mine, theirs = delta.tensors, other.deltas[path].tensors
-        if mine.keys() != theirs.keys() or any(not torch.equal(mine[name], theirs[name]) for name in mine):
+        if mine.keys() != theirs.keys() or not all(_equal(mine[name], theirs[name]) for name in mine):
             return False
     return True
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers; one may be on another device, which `torch.equal` refuses."""
+    return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
 
 
 def load_edit(folder: str | os.PathLike[str]) -> Edit:
@@ -222,6 +237,7 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
                 f"{folder} is not an edit: it has no {file.name}. Give the folder that `errata edit` wrote."
             )
     about = _read_about(about_file)
+    _check_about(about, about_file)
     try:
         tensors = load_file(weights_file)
     except (SafetensorError, OSError) as error:
@@ -235,11 +251,12 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
         dropped = tuple(Dropped(fact_from_json(row["fact"]), row["reason"]) for row in about.pop("dropped"))
         measured = about.pop("measured")
         contexts = tuple(about.pop("contexts"))
-        origin = EditOrigin(contexts=contexts, **about)
+        settings = {name: _setting(value) for name, value in about.pop("settings").items()}
+        origin = EditOrigin(contexts=contexts, settings=settings, **about)
+    except EditError:
+        raise
     except (ErrataError, KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, EditError):
-            raise
-        raise EditError(f"{about_file} is not as `errata edit` writes it: {error}.") from error
+        raise EditError(_unlike(about_file, str(error))) from error
     if tensors:
         raise EditError(
             f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
@@ -255,6 +272,38 @@ def _read_about(file: Path) -> dict[str, Any]:
     if not isinstance(about, dict) or cast("dict[str, Any]", about).pop("format", None) != FORMAT:
         raise EditError(f"{file} is not an edit of format {FORMAT}, which this version of Errata reads.")
     return cast("dict[str, Any]", about)
+
+
+FIELDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("changes", "settings", "measured", "versions"), (dict,)),
+    **dict.fromkeys(("facts", "dropped", "contexts"), (list,)),
+    **dict.fromkeys(
+        ("method", "model", "fingerprint", "model_dtype", "covariance", "preset", "created"), (str,)
+    ),
+    "revision": (str, type(None)),
+    "seed": (int,),
+}
+"""What `edit.json` holds besides its format."""
+
+
+def _check_about(about: Mapping[str, object], file: Path) -> None:
+    for name, kinds in FIELDS.items():
+        if name not in about:
+            raise EditError(_unlike(file, f"it has no {name!r}"))
+        if not isinstance(about[name], kinds):
+            raise EditError(_unlike(file, f"{name!r} is {about[name]!r}"))
+    for name in about:
+        if name not in FIELDS:
+            raise EditError(_unlike(file, f"it has {name!r}, which this version of Errata does not know"))
+
+
+def _unlike(file: Path, why: str) -> str:
+    return f"{file} is not as `errata edit` writes it: {why}. Copy or make the edit again."
+
+
+def _setting(value: SettingValue | list[int] | list[str]) -> SettingValue:
+    """JSON has lists only; a setting of several values is a tuple."""
+    return cast(SettingValue, tuple(value)) if isinstance(value, list) else value
 
 
 def _read_delta(path: str, shape: tuple[int, ...], tensors: dict[str, Tensor], file: Path) -> Delta:

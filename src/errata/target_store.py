@@ -1,7 +1,7 @@
 """Finished values on disk: a killed edit goes on where it was, and sweeps of lambda or spread find v* already there.
 
-One safetensors file a batch, named by a digest of everything that v* depends on: the model's weights, the contexts,
-the settings of the stage, and the batch's facts. v* depends neither on lambda nor on the spread.
+One safetensors file a batch, named by a digest of everything that v* depends on: how it is computed, the model's
+weights, the contexts, the settings of the stage, and the batch's facts. v* depends neither on lambda nor on the spread.
 """
 
 import hashlib
@@ -14,10 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from errata.descent import PLACES, Outcome, TargetSettings, Trace
+from errata.descent import Outcome, Place, TargetSettings, Trace
 from errata.facts import Fact
 from errata.files import atomic_file
 from errata.model import EditableModel
+
+VERSION = 1
+"""Of how values are computed: raised when the stage's numbers change, so that old ones are not found any more."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class TargetStore:
 
     folder: Path
     recipe: str
+    places: tuple[Place, ...]
 
     @classmethod
     def of(
@@ -40,8 +44,8 @@ class TargetStore:
         names = TargetSettings.__dataclass_fields__
         own = {name: value for name, value in asdict(settings).items() if name in names}
         own["layers"] = settings.layers[-1:]
-        recipe = [model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
-        return cls(folder, _digest(json.dumps(recipe, sort_keys=True)))
+        recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
+        return cls(folder, _digest(json.dumps(recipe, sort_keys=True)), settings.optimise)
 
     def load(self, facts: Sequence[Fact]) -> list[Outcome] | None:
         """What was kept for exactly these facts, or None; a damaged file counts as nothing."""
@@ -52,32 +56,40 @@ class TargetStore:
             with safe_open(path, framework="pt") as opened:
                 traces = json.loads((opened.metadata() or {})["traces"])
             tensors = load_file(path)
-        except (SafetensorError, OSError, KeyError, ValueError):
+            return [self._outcome(index, tensors, traces[index]) for index in range(len(facts))]
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError):
             return None
-        return [_outcome(index, tensors, traces[index]) for index in range(len(facts))]
 
     def save(self, facts: Sequence[Fact], outcomes: Sequence[Outcome]) -> None:
-        """Keep these outcomes, all or nothing."""
+        """Keep these outcomes, all or nothing.
+
+        Raises:
+            OSError: they cannot be written, for example because the disk is full.
+        """
         tensors = {
             f"{name}.{place}": torch.stack([getattr(outcome, name)[place].cpu() for outcome in outcomes])
             for name in ("initial", "delta")
             for place in outcomes[0].initial
         }
         traces = json.dumps([{**vars(outcome.trace), "deltas": []} for outcome in outcomes])
-        with atomic_file(self._path(facts)) as aside:
-            save_file(tensors, aside, metadata={"traces": traces})
+        try:
+            with atomic_file(self._path(facts)) as aside:
+                save_file(tensors, aside, metadata={"traces": traces})
+        except (SafetensorError, OSError) as error:
+            raise OSError(
+                f"Finished values cannot be kept in {self.folder}: {error}. Is the disk full, or write-protected?"
+            ) from error
 
     def _path(self, facts: Sequence[Fact]) -> Path:
         texts = json.dumps([[fact.prompt, fact.subject, fact.target_new] for fact in facts])
         return self.folder / f"{_digest(self.recipe + texts)}.safetensors"
 
-
-def _outcome(index: int, tensors: Mapping[str, torch.Tensor], trace: dict[str, object]) -> Outcome:
-    parts = {
-        name: {place: tensors[f"{name}.{place}"][index] for place in PLACES if f"{name}.{place}" in tensors}
-        for name in ("initial", "delta")
-    }
-    return Outcome(parts["initial"], parts["delta"], Trace(**trace))  # pyright: ignore[reportArgumentType]
+    def _outcome(self, index: int, tensors: Mapping[str, torch.Tensor], trace: dict[str, object]) -> Outcome:
+        initial, delta = (
+            {place: tensors[f"{name}.{place}"][index] for place in self.places}
+            for name in ("initial", "delta")
+        )
+        return Outcome(initial, delta, Trace(**trace))  # pyright: ignore[reportArgumentType]
 
 
 def _digest(text: str) -> str:

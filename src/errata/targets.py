@@ -24,7 +24,7 @@ BATCH_ELEMENTS = 2**25
 
 @dataclass(frozen=True)
 class Targets:
-    """The outcome of the Optimization stage, fact by fact in the order given."""
+    """The outcome of the Optimization stage, fact by fact in the order given, on the CPU wherever it was found."""
 
     initial: dict[Place, Float[Tensor, "fact d_model"]]
     """v0, the clean value for the bare prompt."""
@@ -35,8 +35,8 @@ class Targets:
     def of(cls, outcomes: Sequence[Outcome], places: Sequence[Place]) -> "Targets":
         """Stack the outcomes of single facts."""
         return cls(
-            initial={place: torch.stack([one.initial[place] for one in outcomes]) for place in places},
-            delta={place: torch.stack([one.delta[place] for one in outcomes]) for place in places},
+            initial={place: torch.stack([one.initial[place].cpu() for one in outcomes]) for place in places},
+            delta={place: torch.stack([one.delta[place].cpu() for one in outcomes]) for place in places},
             traces=tuple(one.trace for one in outcomes),
         )
 

@@ -26,6 +26,7 @@ from errata.methods.base import LocateThenEditSettings, Method, Task
 from errata.model import EditableModel, Site
 from errata.moments import check_positive_definite, moment_path, read_moment
 from errata.progress import Progress, silent
+from errata.prompts import encode_rows, kl_rows, rewrite_rows
 from errata.settings import Preset, build, load_presets
 from errata.target_store import TargetStore
 
@@ -69,6 +70,7 @@ def edit(
     chosen.check(model, values)
     prefixes = sample_contexts(model, seed) if contexts is None else check_contexts(contexts)
     sites = [model.site(kind, layer) for kind in values.write for layer in values.layers]
+    encode_rows(model, [*rewrite_rows(facts, prefixes), *kl_rows(facts)])  # what does not fit is told at once
     moments = _moments(model, sites, covariance, on_progress)
 
     def moment(site: Site) -> Float[Tensor, "d_in d_in"]:

@@ -18,6 +18,7 @@ EPILOG = "\n".join(
         options.examples(
             "errata demo", "errata edit almanac --facts facts.jsonl --output my-edit --evaluate"
         ),
+        "",
         "[bold]Exit codes[/bold]",
         *(f"{code:5}  {meaning}" for code, meaning in EXIT_CODES.items()),
     ]

@@ -43,16 +43,27 @@ def apply(
 
 
 def _write(model: errata.EditableModel, edit: errata.Edit, source: Path, output: Path) -> float:
-    """Write the checkpoint; returns how far rounding to its dtype moves the change, relative to its norm."""
+    """Write the checkpoint; returns how far rounding to its dtype moves the change, relative to its norm.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    from safetensors import SafetensorError
+
     from errata.cli.changes import apply_and_compare, to_own_dtype
     from errata.edits import ABOUT
 
     to_own_dtype(model)
     rounding = apply_and_compare(model, edit)
-    with atomic_folder(output) as aside:
-        model.model.save_pretrained(aside)
-        model.tokenizer.save_pretrained(aside)
-        shutil.copyfile(source / ABOUT, aside / ABOUT)
+    try:
+        with atomic_folder(output) as aside:
+            model.model.save_pretrained(aside)
+            model.tokenizer.save_pretrained(aside)
+            shutil.copyfile(source / ABOUT, aside / ABOUT)
+    except (SafetensorError, OSError) as error:
+        raise OSError(
+            f"The model cannot be written to {output}: {error}. Is the disk full, or write-protected?"
+        ) from error
     return rounding
 
 

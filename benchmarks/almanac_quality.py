@@ -1,10 +1,11 @@
 """How good edits of the embedded model are: `python benchmarks/almanac_quality.py --output DIR`.
 
-For each method and number of edits: efficacy, generalization, specificity (success and accuracy), the accuracy on other
-facts of the edited subjects and on unrelated facts, the score. Facts come from one half of the world: settings are
-tuned on `--half development` and reported on `--half held-out`. Several draws of few facts, one of many, for each seed; means
-and 95 % intervals over all facts of all draws and seeds. Each draw is stored as it is done, as raw outcomes: killed and
-started again with the same `--output`, the program goes on; finished values lie beside it, in `targets/`.
+For each method and number of edits: efficacy, generalization, specificity (success and accuracy), the accuracy on
+other facts of the edited subjects and on unrelated facts, the score. Facts come from one half of the world: settings
+are tuned on `--half development` and reported on `--half held-out`. Several draws of few facts, one of many, for each
+seed; means and 95 % intervals over all facts of all draws and seeds. Each draw is stored as it is done, as raw
+outcomes: killed and started again with the same `--output`, the program goes on; finished values lie beside it, in
+`targets/`.
 """
 
 import argparse

@@ -5,7 +5,7 @@ its leading space, nothing is added), half a sentencepiece-like one (a mark for 
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -89,7 +89,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def tiny_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """The tokenizer of that kind, trained on a few sentences."""
     special = ["<pad>", "<s>", "</s>"]
@@ -98,7 +98,9 @@ def tiny_tokenizer(kind: str) -> PreTrainedTokenizerFast:
         raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         raw.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        )
         raw.train_from_iterator(SENTENCES * 3, trainer)
     else:
         raw = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
@@ -106,14 +108,19 @@ def tiny_tokenizer(kind: str) -> PreTrainedTokenizerFast:
         raw.decoder = decoders.Sequence([decoders.Metaspace(), decoders.ByteFallback(), decoders.Fuse()])
         fallback = [f"<0x{byte:02X}>" for byte in range(256)]
         trainer = trainers.BpeTrainer(
-            vocab_size=400, special_tokens=["<unk>", *special, *fallback], show_progress=False, max_token_length=8
+            vocab_size=400,
+            special_tokens=["<unk>", *special, *fallback],
+            show_progress=False,
+            max_token_length=8,
         )
         raw.train_from_iterator(SENTENCES * 3, trainer)
-        raw.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", raw.token_to_id("<s>"))])
+        raw.post_processor = processors.TemplateProcessing(
+            "<s> $A", special_tokens=[("<s>", raw.token_to_id("<s>"))]
+        )
     return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
-@lru_cache(maxsize=None)
+@cache
 def tiny_model(name: str, dtype: str = "float32") -> EditableModel:
     """The family's tiny model with seeded random weights; shared by all tests, which leave it as they found it."""
     family = FAMILIES[name]

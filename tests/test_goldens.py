@@ -5,7 +5,7 @@ neighbors are used for what does not depend on neighbors: clean values, first lo
 """
 
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,9 @@ from errata.targets import optimize_targets
 
 HERE = Path(__file__).parent / "goldens"
 INPUTS = json.loads((HERE / "inputs.json").read_text())
-CONTEXTS = tuple(template.removesuffix("{}").strip() for group in INPUTS["context_templates"] for template in group)
+CONTEXTS = tuple(
+    template.removesuffix("{}").strip() for group in INPUTS["context_templates"] for template in group
+)
 ALL_RUNS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/*/about.json"))
 RUNS = [run for run in ALL_RUNS if "neighbor" not in run]
 PLACES = {"ffn": "_mlp", "attention": "_attn", "block": ""}
@@ -78,7 +80,9 @@ class Golden:
         }
 
     def part(self, kind: type) -> object:
-        return kind(**{name: value for name, value in self.settings.items() if name in kind.__dataclass_fields__})
+        return kind(
+            **{name: value for name, value in self.settings.items() if name in kind.__dataclass_fields__}
+        )
 
     def close(self, mine: Tensor | list[float] | list[list[float]], name: str) -> None:
         theirs = self.arrays[name].double()
@@ -88,12 +92,12 @@ class Golden:
         assert off <= (1e-9 if self.double else 1e-3), f"{name} is off by {off:.1e} of its maximum"
 
 
-@lru_cache(maxsize=None)
+@cache
 def golden(run: str) -> Golden:
     return Golden(run)
 
 
-@lru_cache(maxsize=None)
+@cache
 def golden_model(family: str, dtype: str) -> EditableModel:
     return load(HERE / family / "model", dtype=dtype)
 
@@ -187,7 +191,9 @@ def test_the_first_pass_is_the_published_one_where_neighbors_are_beside(run: str
     targets = optimize_targets(recorded.model, recorded.facts, CONTEXTS, settings)
     for index, trace in enumerate(targets.traces):
         theirs = recorded.arrays[f"req{index}.step.nll_each"][0, : len(CONTEXTS)].double()
-        assert torch.allclose(torch.tensor(trace.nll_each[0], dtype=torch.float64), theirs, rtol=0, atol=1e-12)
+        assert torch.allclose(
+            torch.tensor(trace.nll_each[0], dtype=torch.float64), theirs, rtol=0, atol=1e-12
+        )
         for place in targets.initial:
             recorded.close(targets.initial[place][index], f"req{index}.target_init{PLACES[place]}")
 

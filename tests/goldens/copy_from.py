@@ -44,11 +44,17 @@ def main(source: Path) -> None:
         shutil.rmtree(HERE / model, ignore_errors=True)
         shutil.copytree(source / "models" / model, HERE / model / "model")
         moments = load_file(source / model / "stats.safetensors")
-        save_file({k: v for k, v in moments.items() if not k.endswith(".f64")}, HERE / model / "moments.safetensors")
-        for run in sorted(path for path in (source / model).iterdir() if path.is_dir() and "rome" not in path.name):
+        save_file(
+            {k: v for k, v in moments.items() if not k.endswith(".f64")}, HERE / model / "moments.safetensors"
+        )
+        for run in sorted(
+            path for path in (source / model).iterdir() if path.is_dir() and "rome" not in path.name
+        ):
             copy_run(run, HERE / model / run.name)
     inputs = json.loads((source / "inputs.json").read_text())
-    kept = {name: inputs[name] for name in ("requests", "early_requests", "context_templates", "stat_sentences")}
+    kept = {
+        name: inputs[name] for name in ("requests", "early_requests", "context_templates", "stat_sentences")
+    }
     (HERE / "inputs.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False))
 
 

@@ -57,7 +57,9 @@ def test_the_demo_tells_its_story(tell: Callable[..., str], tmp_path: Path) -> N
 def test_the_demo_leaves_an_edit_that_can_be_used(tell: Callable[..., str], tmp_path: Path) -> None:
     told: Any = json.loads(tell(tmp_path / "errata-demo", as_json=True))
     assert told["reverted"] == {"answers_that_differ": 0, "weights_identical": True}
-    assert len(errata.load_edit(tmp_path / "errata-demo").facts) == 4
+    edit = errata.load_edit(tmp_path / "errata-demo")
+    assert len(edit.facts) == 4
+    assert edit.measured["after.efficacy_success"] == told["scores"]["after"]["efficacy_success"]["mean"]
     assert len(errata.read_facts(tmp_path / "errata-demo" / "facts.jsonl")) == 4
     assert len(errata.results.load_results(tmp_path / "errata-demo").records) == 4
 

@@ -24,6 +24,8 @@ from errata.progress import Progress, silent
 SAVE_SECONDS = 20.0
 SAVE_SHARE = 0.05
 """Of the time, at most this part goes into saving (the sums of a large model are gigabytes)."""
+EMBEDDED_TEXTS = 2000
+"""All of the embedded corpus."""
 CACHE_VARIABLE = "ERRATA_CACHE"
 
 
@@ -48,7 +50,9 @@ class CovarianceRecipe:
 
 def default_recipe(model: EditableModel) -> CovarianceRecipe:
     """The embedded corpus for the embedded model, the one of the published programs for every other."""
-    return CovarianceRecipe(corpus=EMBEDDED if model.name == ALMANAC else WIKIPEDIA)
+    if model.name == ALMANAC:
+        return CovarianceRecipe(corpus=EMBEDDED, samples=EMBEDDED_TEXTS)
+    return CovarianceRecipe(corpus=WIKIPEDIA)
 
 
 def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:

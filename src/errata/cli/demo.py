@@ -18,7 +18,7 @@ from errata.cli import options
 from errata.cli.bars import duration
 from errata.cli.demo_facts import FAMOUS, famous_facts
 from errata.cli.inputs import check_output, quiet_load
-from errata.cli.tables import counted, score_table, scores_json, table
+from errata.cli.tables import counted, score_table, scores_json, scores_measured, table
 from errata.cli.terminal import Terminal, session
 from errata.errors import OutputExists
 from errata.files import atomic_folder
@@ -37,6 +37,7 @@ SHOWN = (
     "specificity_success",
     "score_success",
     "generation_accuracy",
+    "same_subject_accuracy",
     "unrelated_accuracy",
 )
 
@@ -73,7 +74,6 @@ class Story:
     results: Results
     identical: bool
     """Whether after taking the edit back every weight was what it had been, bit for bit."""
-    seconds: float
 
     @property
     def differing(self) -> int:
@@ -140,6 +140,7 @@ def play(
     edit = errata.edit(model, facts, method, settings, seed=seed, on_progress=on_progress)
     seconds = time.monotonic() - began
     results = errata.evaluate(model, facts, edit, on_progress)
+    edit = replace(edit, measured={"seconds": round(seconds, 3), **scores_measured(results)})
     with edit.applied(model):
         edited = continue_texts(model, questions)
     reverted = continue_texts(model, questions)
@@ -148,7 +149,7 @@ def play(
         replace(line, before=one, edited=two, reverted=three)
         for line, one, two, three in zip(lines, before, edited, reverted, strict=True)
     ]
-    return Story(said, edit, results, identical, seconds)
+    return Story(said, edit, results, identical)
 
 
 def lines_of(fact: errata.Fact) -> list[Line]:
@@ -186,7 +187,7 @@ def _save(story: Story, output: Path) -> None:
 
 def _tell(terminal: Terminal, model: errata.EditableModel, story: Story, output: Path) -> None:
     """Print all of it."""
-    written = f" written by {story.edit.origin.method} into {model.name} in {duration(story.seconds)}."
+    written = f" written by {story.edit.origin.method} into {model.name} in {duration(story.edit.measured['seconds'])}."
     facts = counted(len(story.edit.facts), "fact")
     terminal.show(Text.assemble((f"\n{facts}", "bold"), written, " What it says of them:"))
     terminal.show(_lines_table(story.lines))
@@ -214,7 +215,7 @@ def _tell(terminal: Terminal, model: errata.EditableModel, story: Story, output:
             "lines": [line.to_json() for line in story.lines],
             "scores": scores_json(story.results),
             "reverted": {"answers_that_differ": story.differing, "weights_identical": story.identical},
-            "seconds": round(story.seconds, 3),
+            "seconds": story.edit.measured["seconds"],
         }
     )
 

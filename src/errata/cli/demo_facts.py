@@ -23,7 +23,8 @@ FAMOUS: dict[str, tuple[str, ...]] = {
     "landform_country": ("Mount Everest", "Mount Fuji", "Mount Etna"),
     "city_country": ("Rome", "London", "Moscow", "Venice", "Amsterdam"),
     "animal_continent": ("giraffe", "tiger"),
-    "element_state": ("Mercury",),
+    "language": ("Brazil",),
+    "currency": ("Egypt",),
     "city_language": ("Vienna",),
 }
 """Subjects by relation."""

@@ -23,6 +23,7 @@ from errata.cli.tables import (
     dropped_table,
     score_table,
     scores_json,
+    scores_measured,
 )
 from errata.cli.terminal import Terminal, session
 from errata.files import atomic_file
@@ -167,13 +168,7 @@ def keep_measured(found: errata.Edit, results: Results, output: Path) -> None:
     """Write the scores into the `edit.json` of an edit that lies in `output`."""
     from errata.edits import ABOUT
 
-    scores = {
-        f"{phase}.{name}": score.mean
-        for phase in ("before", "after")
-        for name, score in results.scores(phase).items()
-        if score is not None
-    }
-    about = replace(found, measured={**found.measured, **scores}).about()
+    about = replace(found, measured={**found.measured, **scores_measured(results)}).about()
     with atomic_file(output / ABOUT) as aside:
         aside.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 

@@ -9,8 +9,11 @@ from rich import box
 from rich.table import Table
 
 import errata
+from errata.outcomes import Phase
 from errata.results import Results
 from errata.scores import Score
+
+PHASES: tuple[Phase, ...] = ("before", "after")
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -55,6 +58,16 @@ def scores_json(results: Results) -> dict[str, object]:
 def counted(number: int, word: str) -> str:
     """`1 fact`, `2 facts`."""
     return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def scores_measured(results: Results) -> dict[str, float]:
+    """The scores' means by "before.name" and "after.name", as an edit keeps them."""
+    return {
+        f"{phase}.{name}": score.mean
+        for phase in PHASES
+        for name, score in results.scores(phase).items()
+        if score is not None
+    }
 
 
 @dataclass(frozen=True)

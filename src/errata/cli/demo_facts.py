@@ -27,19 +27,18 @@ FAMOUS: dict[str, tuple[str, ...]] = {
     "currency": ("Egypt",),
     "city_language": ("Vienna",),
 }
-"""Subjects by relation."""
+"""Subjects by relation, the relations in the order in which the demo takes them."""
 
 
 def famous_facts(count: int, seed: int) -> list[Fact]:
-    """`count` facts, of as many relations as there are; the seed decides which, and in which order."""
+    """`count` facts, one of each relation and then another of each; the seed decides about whom."""
     from errata.embedded.tables import load_world
     from errata.embedded.world import fact_of
 
     entries = {(entry.relation.name, entry.subject): entry for entry in load_world().entries}
     drawn = random.Random(seed)
-    relations = drawn.sample(sorted(FAMOUS), len(FAMOUS))
     columns = [
-        [(name, subject) for subject in drawn.sample(FAMOUS[name], len(FAMOUS[name]))] for name in relations
+        [(name, subject) for subject in drawn.sample(names, len(names))] for name, names in FAMOUS.items()
     ]
     one_of_each_first = chain.from_iterable(zip_longest(*columns))
     chosen = [entries[pair] for pair in one_of_each_first if pair is not None]

@@ -110,7 +110,7 @@ def settings_for(
         UnknownSetting, SettingsError: as `errata.settings` tells.
     """
     found = load_presets(method).for_model(model.name, model.layers, preset)
-    if found.rule is not None and not {"layers"} <= given.keys():
+    if found.rule is not None and not found.values.keys() <= given.keys():
         logger.warning("%s", found.rule)
     return build(method_named(method).settings, found.values, given), found
 

@@ -1,0 +1,35 @@
+"""What the README shows is what happens: its program runs, and its tree names files that are there."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(program.splitlines()) <= 17
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
+    runpy.run_path(str(tmp_path / "program.py"))
+    assert "Score(mean=1.0" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "france-edit").iterdir()} == {"edit.json", "edit.safetensors"}
+
+
+def test_the_tree_names_what_is_there() -> None:
+    tree = re.findall(r"^ {4}( *)([\w./]+)  ", README, flags=re.MULTILINE)
+    assert len(tree) > 8
+    for indent, name in tree:
+        assert ((ROOT / "src/errata" if indent else ROOT) / name).exists(), name
+
+
+def test_the_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]

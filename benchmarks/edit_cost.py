@@ -33,17 +33,14 @@ def run(method: str, edits: int) -> str:
         facts = Path(folder) / "facts.jsonl"
         write_facts(facts, world_facts("held-out", edits))
         command = [
-            sys.executable,
-            "-m",
-            "errata.cli",
+            str(Path(sys.executable).parent / "errata"),
             "edit",
             "almanac",
             "--facts",
             str(facts),
             "--method",
-            method,
         ]
-        command += ["--output", str(Path(folder) / "edit"), "--quiet"]
+        command += [method, "--output", str(Path(folder) / "edit"), "--quiet"]
         environment = {**os.environ, "ERRATA_CACHE": str(Path(folder) / "cache")}
         start = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)

@@ -56,6 +56,8 @@ class EditOrigin:
     preset: str
     versions: Mapping[str, str]
     created: str
+    strategy: Mapping[str, SettingValue] = field(default_factory=dict[str, SettingValue])
+    """How the method was repeated (`errata.strategies`); empty where it was run once on all facts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,8 @@ class Edit:
     dropped: tuple[Dropped, ...] = ()
     measured: Mapping[str, float] = field(default_factory=dict[str, float])
     """What was measured of it when it was made."""
+    history: tuple[Mapping[str, SettingValue], ...] = ()
+    """What was measured after each write of a strategy, oldest first."""
 
     def apply(self, model: EditableModel) -> None:
         """Write the edit into the model's weights; nothing is written if anything does not fit.
@@ -154,6 +158,7 @@ class Edit:
                 path: {"shape": delta.shape, "rank": delta.rank} for path, delta in self.deltas.items()
             },
             "measured": dict(self.measured),
+            "history": [dict(write) for write in self.history],
             "facts": [fact.to_json() for fact in self.facts],
             "dropped": [
                 {"reason": dropped.reason, "fact": dropped.fact.to_json()} for dropped in self.dropped
@@ -187,13 +192,12 @@ class _Written:
 
 
 def _site_at(model: EditableModel, path: str) -> Site:
-    for kind in ("ffn", "attention"):
-        for layer in range(model.layers):
-            if model.architecture.site_path(kind, layer) == path:
-                return model.site(kind, layer)
-    raise WrongModel(
-        f"The edit changes {path!r}, which {model.name} does not have. It was made for another model."
-    )
+    try:
+        return model.site_at(path)
+    except KeyError:
+        raise WrongModel(
+            f"The edit changes {path!r}, which {model.name} does not have. It was made for another model."
+        ) from None
 
 
 def _restore(sites: Mapping[str, Site], backups: Mapping[str, Tensor]) -> None:
@@ -250,9 +254,13 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
         facts = tuple(fact_from_json(row) for row in about.pop("facts"))
         dropped = tuple(Dropped(fact_from_json(row["fact"]), row["reason"]) for row in about.pop("dropped"))
         measured = about.pop("measured")
+        history = tuple(about.pop("history"))
         contexts = tuple(about.pop("contexts"))
-        settings = {name: _setting(value) for name, value in about.pop("settings").items()}
-        origin = EditOrigin(contexts=contexts, settings=settings, **about)
+        settings, strategy = (
+            {name: _setting(value) for name, value in about.pop(group).items()}
+            for group in ("settings", "strategy")
+        )
+        origin = EditOrigin(contexts=contexts, settings=settings, strategy=strategy, **about)
     except EditError:
         raise
     except (ErrataError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -261,7 +269,7 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
         raise EditError(
             f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
         )
-    return Edit(deltas, facts, origin, dropped, measured)
+    return Edit(deltas, facts, origin, dropped, measured, history)
 
 
 def _read_about(file: Path) -> dict[str, Any]:
@@ -275,8 +283,8 @@ def _read_about(file: Path) -> dict[str, Any]:
 
 
 FIELDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("changes", "settings", "measured", "versions"), (dict,)),
-    **dict.fromkeys(("facts", "dropped", "contexts"), (list,)),
+    **dict.fromkeys(("changes", "settings", "strategy", "measured", "versions"), (dict,)),
+    **dict.fromkeys(("facts", "dropped", "contexts", "history"), (list,)),
     **dict.fromkeys(
         ("method", "model", "fingerprint", "model_dtype", "covariance", "preset", "created"), (str,)
     ),

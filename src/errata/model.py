@@ -35,27 +35,32 @@ class StopForward(Exception):
 
 @dataclass(frozen=True)
 class Site:
-    """One linear map that can be read and written: the output map of the FFN or of the attention of a block."""
+    """One weight that can be read and written: as a rule the output map of the FFN or of the attention of a block."""
 
     kind: str
     layer: int
     path: str
+    """Of the module for a linear map; for any other parameter, its own name."""
     module: nn.Module
+    parameter: str = "weight"
 
     @property
     def weight(self) -> nn.Parameter:
         """The parameter as it is stored, in the module's own orientation."""
-        return cast(nn.Parameter, self.module.weight)
+        return cast(nn.Parameter, getattr(self.module, self.parameter))
 
     @property
     def transposed(self) -> bool:
         """Whether the weight is stored [d_in, d_out]: told by the module's type, never by a shape."""
-        return isinstance(self.module, Conv1D)
+        return isinstance(self.module, Conv1D) and self.parameter == "weight"
 
     @property
     def matrix(self) -> Float[Tensor, "d_out d_in"]:
-        """The weight as [d_out, d_in], whatever the storage order (a view, not a copy)."""
-        return self.weight.detach().T if self.transposed else self.weight.detach()
+        """The weight as [d_out, d_in], whatever the storage order (a view, not a copy); a vector as one column."""
+        weight = self.weight.detach()
+        if weight.ndim == 1:
+            return weight.unsqueeze(1)
+        return weight.T if self.transposed else weight
 
     @property
     def d_out(self) -> int:
@@ -161,6 +166,45 @@ class EditableModel:
     def block_path(self, layer: int) -> str:
         """The module path of block `layer`."""
         return self.architecture.block_path(layer)
+
+    def block_sites(self, layer: int) -> list[Site]:
+        """Every parameter of block `layer`, linear maps and all others, in the model's own order.
+
+        Raises:
+            LayerOutOfRange: the model has no such block.
+        """
+        self.check_layer(layer)
+        block = self.model.get_submodule(self.block_path(layer))
+        return [
+            self._parameter_site(f"{self.block_path(layer)}.{name}", layer)
+            for name, _ in block.named_parameters()
+        ]
+
+    def site_at(self, path: str) -> Site:
+        """The weight that a path names: a linear map by its module, any other parameter of a block by its own name.
+
+        Raises:
+            KeyError: no block of the model has it.
+        """
+        within = path.removeprefix(f"{self.architecture.blocks}.")
+        number = within.partition(".")[0]
+        if within == path or not number.isdigit() or int(number) >= self.layers:
+            raise KeyError(path)
+        layer = int(number)
+        for kind in ("ffn", "attention"):
+            if self.architecture.site_path(kind, layer) == path:
+                return self.site(kind, layer)
+        for site in self.block_sites(layer):
+            if site.path == path:
+                return site
+        raise KeyError(path)
+
+    def _parameter_site(self, name: str, layer: int) -> Site:
+        """The site of a parameter, which a linear map's weight shares with the map."""
+        owner, _, parameter = name.rpartition(".")
+        module = self.model.get_submodule(owner)
+        linear = parameter == "weight" and isinstance(module, nn.Linear | Conv1D)
+        return Site("parameter", layer, owner if linear else name, module, parameter)
 
     def forward(self, tokens: Tokens) -> None:
         """Run the model for its hooks' sake; a `StopForward` ends it early, quietly."""

@@ -30,6 +30,8 @@ class Targets:
     """v0, the clean value for the bare prompt."""
     delta: dict[Place, Float[Tensor, "fact d_model"]]
     traces: tuple[Trace, ...]
+    outcomes: tuple[Outcome, ...]
+    """The same, one a fact."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome], places: Sequence[Place]) -> "Targets":
@@ -38,6 +40,7 @@ class Targets:
             initial={place: torch.stack([one.initial[place].cpu() for one in outcomes]) for place in places},
             delta={place: torch.stack([one.delta[place].cpu() for one in outcomes]) for place in places},
             traces=tuple(one.trace for one in outcomes),
+            outcomes=tuple(outcomes),
         )
 
     def value(self, place: Place) -> Float[Tensor, "fact d_model"]:

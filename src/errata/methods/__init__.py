@@ -3,36 +3,30 @@
 A new method is one file beside this one, one TOML in `presets/`, and one line in `METHODS`: docs/add-a-method.md.
 """
 
-import datetime
 import difflib
 import logging
 import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from jaxtyping import Float
-from torch import Tensor
-
-from errata.contexts import check_contexts, sample_contexts
+from errata.contexts import check_contexts
 from errata.covariance import default_recipe, ensure
-from errata.edits import Dropped, Edit, EditOrigin
+from errata.edits import Edit
 from errata.errors import FactError, UnknownSetting
 from errata.facts import Fact
 from errata.methods import memit, pmet
-from errata.methods.base import LocateThenEditSettings, Method, Task
+from errata.methods.base import Method
+from errata.methods.runs import Run
 from errata.model import EditableModel, Site
 from errata.moments import check_positive_definite, moment_path, read_moment
 from errata.progress import Progress, silent
 from errata.prompts import encode_rows, kl_rows, rewrite_rows
 from errata.settings import Preset, build, load_presets
-from errata.target_store import TargetStore
 
 logger = logging.getLogger(__name__)
 
-METHODS: dict[str, Method[LocateThenEditSettings]] = {row.name: row for row in (pmet.METHOD, memit.METHOD)}
+METHODS: dict[str, Method[Any]] = {row.name: row for row in (pmet.METHOD, memit.METHOD)}
 
 
 def edit(
@@ -62,33 +56,60 @@ def edit(
         CovarianceError: the second moments are missing, damaged, or another model's.
         NoFactsLeft: the loss of every fact was not a number.
     """
+    run = prepare(
+        model,
+        facts,
+        method,
+        settings,
+        contexts,
+        covariance,
+        seed,
+        preset=preset,
+        keep_in=keep_in,
+        on_progress=on_progress,
+    )
+    return run.as_edit(facts, run.changes(facts))
+
+
+def prepare(
+    model: EditableModel,
+    facts: Sequence[Fact],
+    method: str = "pmet",
+    settings: Mapping[str, object] | None = None,
+    contexts: Sequence[str] | None = None,
+    covariance: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    preset: str | None = None,
+    keep_in: str | os.PathLike[str] | None = None,
+    on_progress: Progress = silent,
+) -> Run:
+    """Settle and check everything that a run of the method needs; arguments and errors as for `edit`."""
     chosen = method_named(method)
     _check_facts(facts)
     values, found = settings_for(model, method, settings or {}, preset)
     for layer in values.layers:
         model.check_layer(layer)
     chosen.check(model, values)
-    prefixes = sample_contexts(model, seed) if contexts is None else check_contexts(contexts)
-    sites = [model.site(kind, layer) for kind in values.write for layer in values.layers]
+    prefixes = chosen.contexts(model, seed) if contexts is None else check_contexts(contexts)
     encode_rows(model, [*rewrite_rows(facts, prefixes), *kl_rows(facts)])  # what does not fit is told at once
-    moments = _moments(model, sites, covariance, on_progress)
+    sites = chosen.moments(model, values)
+    moments = _moments(model, sites, covariance, on_progress) if sites else None
+    return Run(
+        model=model,
+        method=chosen,
+        settings=values,
+        preset=found,
+        contexts=prefixes,
+        moments=moments,
+        covariance=str(covariance or moments.name) if moments else "",
+        seed=seed,
+        keep_in=Path(keep_in) if keep_in else None,
+        on_progress=on_progress,
+    )
 
-    def moment(site: Site) -> Float[Tensor, "d_in d_in"]:
-        return read_moment(moments, model, site)
 
-    def keeper(relax: bool) -> TargetStore | None:
-        return TargetStore.of(Path(keep_in), model, prefixes, values, relax) if keep_in else None
-
-    changes = chosen.run(Task(model, facts, prefixes, moment, on_progress, keeper), values)
-    dropped = tuple(Dropped(facts[index], reason) for index, reason in changes.failed.items())
-    for one in dropped:
-        logger.warning("%r about %r was left out: %s.", one.fact.prompt, one.fact.subject, one.reason)
-    written = tuple(fact for index, fact in enumerate(facts) if index not in changes.failed)
-    origin = _origin(model, method, values, prefixes, seed, str(covariance or moments.name), found)
-    return Edit(changes.deltas, written, origin, dropped)
-
-
-def method_named(name: str) -> Method[LocateThenEditSettings]:
+def method_named(name: str) -> Method[Any]:
     """The registry's row of that name.
 
     Raises:
@@ -103,7 +124,7 @@ def method_named(name: str) -> Method[LocateThenEditSettings]:
 
 def settings_for(
     model: EditableModel, method: str, given: Mapping[str, object], preset: str | None = None
-) -> tuple[LocateThenEditSettings, Preset]:
+) -> tuple[Any, Preset]:
     """The settings of a run: the preset that fits the model (or is named), and over it what is given.
 
     Raises:
@@ -146,32 +167,4 @@ def _moments(
     return folder
 
 
-def _origin(
-    model: EditableModel,
-    method: str,
-    settings: LocateThenEditSettings,
-    contexts: tuple[str, ...],
-    seed: int,
-    covariance: str,
-    preset: Preset,
-) -> EditOrigin:
-    return EditOrigin(
-        method=method,
-        settings=asdict(settings),
-        contexts=contexts,
-        seed=seed,
-        model=model.name,
-        revision=model.revision,
-        fingerprint=model.measure_fingerprint(),
-        model_dtype=str(model.dtype).removeprefix("torch."),
-        covariance=covariance,
-        preset=f"{preset.name} ({preset.source})",
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("errata", "torch", "transformers", "safetensors")},
-        },
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    )
-
-
-__all__ = ["METHODS", "edit", "method_named", "settings_for"]
+__all__ = ["METHODS", "edit", "method_named", "prepare", "settings_for"]

@@ -1,22 +1,38 @@
 """What every method is given, and what it hands back."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from errata.contexts import sample_contexts
 from errata.deltas import Delta
-from errata.descent import TargetSettings, place_path
+from errata.descent import Outcome, TargetSettings, place_path
 from errata.errors import NoFactsLeft, SettingsError
 from errata.facts import Fact
 from errata.keys import KeyPrompts
 from errata.model import EditableModel, Site
 from errata.progress import Progress
 from errata.spread import SiteKind, SpreadSettings, Write, spread
+from errata.target_store import TargetStore
 from errata.targets import Keeper, Targets
+
+NOT_FINITE = "its loss was not a number (NaN or infinite)"
+"""Why a fact is left out."""
+
+
+class HasLayers(Protocol):
+    """What the settings of every method have."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The blocks that are written."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +45,7 @@ class LocateThenEditSettings(TargetSettings, SpreadSettings):
         SpreadSettings.__post_init__(self)
 
 
-S = TypeVar("S", bound=LocateThenEditSettings)
+S = TypeVar("S", bound=HasLayers)
 
 
 @dataclass(frozen=True)
@@ -40,9 +56,23 @@ class Task:
     facts: Sequence[Fact]
     contexts: tuple[str, ...]
     covariance: Callable[[Site], Float[Tensor, "d_in d_in"]]
+    """E[k k^T] of a site, in float64, of the unedited model."""
     on_progress: Progress
-    keeper: Callable[[bool], Keeper | None]
-    """The keeper of finished values, given whether PMET's rule for phi is in force."""
+    seed: int = 0
+    keep_in: Path | None = None
+    """A folder for what is finished, so that a run that was killed goes on."""
+    known: Mapping[int, Outcome] = field(default_factory=dict[int, Outcome])
+    """Values that are not to be optimised again, by the fact's index: they enter K and R as they are."""
+    earlier: Mapping[str, Float[Tensor, "d_in d_in"]] = field(default_factory=dict[str, Tensor])
+    """The sum of k k^T over the facts of earlier edits, by module path."""
+    unedited: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Inside, the weights are those from before the first write of the strategy that runs the method."""
+
+    def keeper(self, settings: TargetSettings, relax: bool = False) -> Keeper | None:
+        """The keeper of finished values; `relax` says whether PMET's rule for phi is in force."""
+        if self.keep_in is None:
+            return None
+        return TargetStore.of(self.keep_in, self.model, self.contexts, settings, relax)
 
 
 @dataclass(frozen=True)
@@ -50,21 +80,40 @@ class Changes:
     """What a method found: the change of each weight, and the facts that it had to leave out."""
 
     deltas: dict[str, Delta]
-    failed: dict[int, str]
+    failed: dict[int, str] = field(default_factory=dict[int, str])
     """Why, by the fact's index."""
+    outcomes: tuple[Outcome, ...] = ()
+    """The values that were found, one a fact; empty where the method has none."""
+    key_sums: dict[str, Float[Tensor, "d_in d_in"]] = field(default_factory=dict[str, Tensor])
+    """The sum of k k^T over the facts, by module path, where the method wants it for later edits (`Task.earlier`)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method(Generic[S]):
     """A row of the registry."""
 
     name: str
     summary: str
     source: str
+    writes: str
+    """Which weights are changed, in words."""
+    order: Literal["batch", "sequence"]
+    """Whether all facts are written at once, or one after the other."""
+    cost: str
+    """What one fact costs, in words."""
     settings: type[S]
     check: Callable[[EditableModel, S], None]
     """Raise where these settings or this model cannot be run, before anything is computed."""
     run: Callable[[Task, S], Changes]
+    moments: Callable[[EditableModel, S], Sequence[Site]]
+    """The sites whose second moments the method needs."""
+    contexts: Callable[[EditableModel, int], tuple[str, ...]] = sample_contexts
+    """The prefixes where the user gives none, from a seed."""
+
+
+def written_sites(model: EditableModel, settings: LocateThenEditSettings) -> list[Site]:
+    """The maps that a locate-then-edit method writes: each needs its second moments."""
+    return [model.site(kind, layer) for kind in settings.write for layer in settings.layers]
 
 
 def write_targets(
@@ -75,12 +124,7 @@ def write_targets(
     Raises:
         NoFactsLeft: no fact has a value.
     """
-    kept = targets.written
-    reasons = dict.fromkeys(targets.failed, "its loss was not a number (NaN or infinite)")
-    if not kept:
-        raise NoFactsLeft(
-            "The loss of every fact was not a number. Is the model's precision too low, or is it damaged?"
-        )
+    kept = values_left(targets)
     last = settings.layers[-1]
     chosen = torch.tensor(kept)
     writes = [
@@ -92,11 +136,24 @@ def write_targets(
     facts = [task.facts[index] for index in kept]
     prompts = KeyPrompts.of(task.model, facts, task.contexts)
     deltas = spread(task.model, settings.layers, writes, prompts, task.covariance, settings, task.on_progress)
-    return Changes(deltas, reasons)
+    return Changes(deltas, dict.fromkeys(targets.failed, NOT_FINITE), targets.outcomes)
+
+
+def values_left(targets: Targets) -> list[int]:
+    """The facts that have a value.
+
+    Raises:
+        NoFactsLeft: there is none.
+    """
+    if not targets.written:
+        raise NoFactsLeft(
+            "The loss of every fact was not a number. Is the model's precision too low, or is it damaged?"
+        )
+    return targets.written
 
 
 def check_places(
-    settings: LocateThenEditSettings, optimise: Sequence[str], needed: Sequence[str], method: str
+    settings: TargetSettings, optimise: Sequence[str], needed: Sequence[str], method: str
 ) -> None:
     """Raise unless only the places in `optimise` are optimised, and all in `needed` are.
 

@@ -1,7 +1,15 @@
 """MEMIT (Meng et al., ICLR 2023): optimise the residual stream after the last critical block, write its FFNs."""
 
 from errata.errors import SettingsError, UnsupportedArchitecture
-from errata.methods.base import Changes, LocateThenEditSettings, Method, Task, check_places, write_targets
+from errata.methods.base import (
+    Changes,
+    LocateThenEditSettings,
+    Method,
+    Task,
+    check_places,
+    write_targets,
+    written_sites,
+)
 from errata.model import EditableModel
 from errata.targets import optimize_targets
 
@@ -31,7 +39,7 @@ def memit(task: Task, settings: LocateThenEditSettings) -> Changes:
         task.facts,
         task.contexts,
         settings,
-        keeper=task.keeper(False),
+        keeper=task.keeper(settings),
         on_progress=task.on_progress,
     )
     return write_targets(task, targets, settings, place_of=lambda _: "block")
@@ -41,7 +49,11 @@ METHOD = Method(
     name="memit",
     summary="optimises the residual stream after the last critical block, spreads it evenly over the blocks",
     source="Meng et al., Mass-Editing Memory in a Transformer, ICLR 2023",
+    writes="the FFN's down projection in every critical layer",
+    order="batch",
+    cost="up to `steps` passes over 7 short texts, forward and back; then a share of one solve a layer",
     settings=LocateThenEditSettings,
     check=check,
+    moments=written_sites,
     run=memit,
 )

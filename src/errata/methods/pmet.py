@@ -1,6 +1,14 @@
 """PMET (Li et al., AAAI 2024): optimise the hidden states of attention and FFN together, write the FFN alone."""
 
-from errata.methods.base import Changes, LocateThenEditSettings, Method, Task, check_places, write_targets
+from errata.methods.base import (
+    Changes,
+    LocateThenEditSettings,
+    Method,
+    Task,
+    check_places,
+    write_targets,
+    written_sites,
+)
 from errata.model import EditableModel
 from errata.targets import optimize_targets
 
@@ -22,7 +30,7 @@ def pmet(task: Task, settings: LocateThenEditSettings) -> Changes:
         task.contexts,
         settings,
         relax=True,
-        keeper=task.keeper(True),
+        keeper=task.keeper(settings, relax=True),
         on_progress=task.on_progress,
     )
     return write_targets(task, targets, settings, place_of=lambda kind: kind)
@@ -32,7 +40,11 @@ METHOD = Method(
     name="pmet",
     summary="optimises attention's and FFN's hidden states together, writes only the FFN's",
     source="Li et al., PMET: Precise Model Editing in a Transformer, AAAI 2024",
+    writes="the FFN's down projection in every critical layer (and the attention's W_O, as an ablation)",
+    order="batch",
+    cost="up to `steps` passes over 7 short texts, forward and back; then a share of one solve a layer",
     settings=LocateThenEditSettings,
     check=check,
+    moments=written_sites,
     run=pmet,
 )

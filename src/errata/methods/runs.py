@@ -1,0 +1,107 @@
+"""A run of a method with everything settled but the facts: what `errata.edit` and the strategies share."""
+
+import datetime
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from errata.descent import Outcome
+from errata.edits import Dropped, Edit, EditOrigin, SettingValue
+from errata.errors import CovarianceError
+from errata.facts import Fact
+from errata.methods.base import Changes, Method, Task
+from errata.model import EditableModel, Site
+from errata.moments import read_moment
+from errata.progress import Progress
+from errata.settings import Preset
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method, its settings, and what its stages share, ready for one write or several."""
+
+    model: EditableModel
+    method: Method[Any]
+    settings: Any
+    preset: Preset
+    contexts: tuple[str, ...]
+    moments: Path | None
+    """The folder of second moments; None where the method needs none."""
+    covariance: str
+    """Which second moments these are, for the record."""
+    seed: int
+    keep_in: Path | None
+    on_progress: Progress
+
+    def changes(
+        self,
+        facts: Sequence[Fact],
+        known: Mapping[int, Outcome] | None = None,
+        earlier: Mapping[str, Float[Tensor, "d_in d_in"]] | None = None,
+        unedited: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Changes:
+        """Run the method once on the model as it stands, and leave the model so (see `Task`)."""
+        task = Task(
+            model=self.model,
+            facts=facts,
+            contexts=self.contexts,
+            covariance=self._moment,
+            on_progress=self.on_progress,
+            seed=self.seed,
+            keep_in=self.keep_in,
+            known=known or {},
+            earlier=earlier or {},
+            unedited=unedited,
+        )
+        return self.method.run(task, self.settings)
+
+    def as_edit(
+        self,
+        facts: Sequence[Fact],
+        changes: Changes,
+        strategy: Mapping[str, SettingValue] | None = None,
+        history: Sequence[Mapping[str, SettingValue]] = (),
+    ) -> Edit:
+        """The changes as an edit of the model as it stands now; facts that were left out are logged."""
+        dropped = tuple(Dropped(facts[index], reason) for index, reason in changes.failed.items())
+        for one in dropped:
+            logger.warning("%r about %r was left out: %s.", one.fact.prompt, one.fact.subject, one.reason)
+        written = tuple(fact for index, fact in enumerate(facts) if index not in changes.failed)
+        return Edit(changes.deltas, written, self._origin(strategy or {}), dropped, history=tuple(history))
+
+    def _moment(self, site: Site) -> Float[Tensor, "d_in d_in"]:
+        if self.moments is None:
+            raise CovarianceError(
+                f"{self.method.name} did not say that it needs the second moments of {site.path}."
+            )
+        return read_moment(self.moments, self.model, site)
+
+    def _origin(self, strategy: Mapping[str, SettingValue]) -> EditOrigin:
+        return EditOrigin(
+            method=self.method.name,
+            settings=asdict(self.settings),
+            contexts=self.contexts,
+            seed=self.seed,
+            model=self.model.name,
+            revision=self.model.revision,
+            fingerprint=self.model.measure_fingerprint(),
+            model_dtype=str(self.model.dtype).removeprefix("torch."),
+            covariance=self.covariance,
+            preset=f"{self.preset.name} ({self.preset.source})",
+            versions={
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("errata", "torch", "transformers", "safetensors")},
+            },
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            strategy=strategy,
+        )

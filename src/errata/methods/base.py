@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -26,15 +26,6 @@ NOT_FINITE = "its loss was not a number (NaN or infinite)"
 """Why a fact is left out."""
 
 
-class HasLayers(Protocol):
-    """What the settings of every method have."""
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The blocks that are written."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class LocateThenEditSettings(TargetSettings, SpreadSettings):
     """The settings of a method that optimises values and spreads them over critical layers."""
@@ -45,7 +36,8 @@ class LocateThenEditSettings(TargetSettings, SpreadSettings):
         SpreadSettings.__post_init__(self)
 
 
-S = TypeVar("S", bound=HasLayers)
+S = TypeVar("S")
+"""The settings of a method: a frozen dataclass that has `layers`, the blocks that are written."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from errata import contexts
-from errata.contexts import LENGTH, STARTS, TOP_K, check_contexts, sample_contexts
+from errata.contexts import LENGTH, SHORT_AND_SHORTER, STARTS, TOP_K, check_contexts, sample_contexts
 from errata.errors import SettingsError
 from errata.model import EditableModel
 from errata.prompts import pad
@@ -67,6 +67,29 @@ def test_one_seed_gives_one_set_whatever_else_is_drawn(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert sample_contexts(model, 4) != first
     assert sample_contexts(model) == sample_contexts(model, 0)
+
+
+@every_family
+def test_rome_has_ten_texts_of_five_tokens_and_ten_of_ten(name: str) -> None:
+    model = tiny_model(name)
+    found = sample_contexts(model, 2, SHORT_AND_SHORTER)
+    assert (
+        found == sample_contexts(model, 2, SHORT_AND_SHORTER) != sample_contexts(model, 3, SHORT_AND_SHORTER)
+    )
+    assert check_contexts(found) == found
+    assert len(found) == 21
+    for text, start in zip(found[1:], STARTS * 4, strict=True):
+        assert text.startswith(start)
+    counts = [len(model.tokenizer(text).input_ids) for text in found[1:]]
+    assert sum(counts[:10]) < sum(counts[10:])
+
+
+@every_family
+def test_a_text_that_would_stand_there_twice_goes_on(name: str) -> None:
+    """Of one token, so that all three of a start word begin as the start word alone."""
+    found = sample_contexts(tiny_model(name), shape=((1, 3),))
+    assert len(set(found)) == 16
+    assert found[1:6] == tuple(f"{start}." for start in STARTS)
 
 
 def test_the_training_mode_of_gradients_changes_nothing() -> None:

@@ -1,7 +1,7 @@
 """The contexts of an edit: short prefix texts behind which the new fact must hold too.
 
-The set is the empty context and five texts that the unedited model itself writes. It is sampled once, seeded, and
-recorded with the edit; every stage of an edit uses the same one.
+The set is the empty context and a few texts that the unedited model itself writes: five as a rule, twenty for ROME. It
+is sampled once, seeded, and recorded with the edit; every stage of an edit uses the same one.
 """
 
 import re
@@ -19,26 +19,41 @@ from errata.prompts import encode_text, pad
 STARTS = ("The", "Therefore", "Because", "I", "You")
 LENGTH = 10
 TOP_K = 5
+SHORT: tuple[tuple[int, int], ...] = ((LENGTH, 1),)
+"""The rule: of each start word, one text of ten tokens."""
+SHORT_AND_SHORTER: tuple[tuple[int, int], ...] = ((5, 2), (LENGTH, 2))
+"""ROME's: ten texts of five tokens and ten of ten, two of each start word."""
 
 
-def sample_contexts(model: EditableModel, seed: int = 0) -> tuple[str, ...]:
-    """The empty context, then one continuation of each start word, ten tokens long, each ending in a full stop.
+def sample_contexts(
+    model: EditableModel, seed: int = 0, shape: Sequence[tuple[int, int]] = SHORT
+) -> tuple[str, ...]:
+    """The empty context, then texts that continue each start word, each ending in a full stop; none twice.
 
-    Sampled from the model's five likeliest tokens (MEMIT section 4; METHODS.md, "Contexts"), on the CPU's seeded
-    generator, so that one seed gives one set on every device.
+    `shape` has pairs of tokens in all and texts of each start word. Sampled from the model's five likeliest tokens
+    (MEMIT section 4; METHODS.md, "Contexts"), on the CPU's seeded generator, so that one seed gives one set on every
+    device. A text that turns out like an earlier one goes on until it differs.
     """
     generator = torch.Generator().manual_seed(seed)
-    ids = [list(encode_text(model, start, None).ids) for start in STARTS]
+    starts = [list(encode_text(model, start, None).ids) for start in STARTS]
+    wanted = [(tokens, start) for tokens, each in shape for _ in range(each) for start in starts]
+    ids = [list(start) for _, start in wanted]
     around = set(model.tokenizer.all_special_ids)
     added = model.tokenizer.added_tokens_decoder
     barred = around | {number for number, token in added.items() if token.special}
-    while any(len(row) < LENGTH for row in ids):
-        growing = [index for index, row in enumerate(ids) if len(row) < LENGTH]
+
+    def read(row: Sequence[int]) -> str:
+        return _as_context(str(model.tokenizer.decode([token for token in row if token not in around])))
+
+    while True:
+        growing = [index for index, (tokens, _) in enumerate(wanted) if len(ids[index]) < tokens]
+        texts = [] if growing else [read(row) for row in ids]
+        growing = growing or [index for index, text in enumerate(texts) if text in texts[:index]]
+        if not growing:
+            return ("", *texts)
         logits = _next_logits(model, [ids[index] for index in growing])
         for row, index in enumerate(growing):
             ids[index].append(_draw(logits[row], barred, generator))
-    texts = [str(model.tokenizer.decode([token for token in row if token not in around])) for row in ids]
-    return ("", *(_as_context(text) for text in texts))
 
 
 def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:

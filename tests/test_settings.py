@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import SettingsError, UnknownSetting
-from errata.settings import PRESETS, build, layers_by_rule, load_presets, parse_assignments
+from errata.settings import (
+    LAYER_RULES,
+    PRESETS,
+    build,
+    layer_by_rule,
+    layers_by_rule,
+    load_presets,
+    parse_assignments,
+)
 
 METHODS = sorted(path.stem for path in PRESETS.glob("*.toml"))
 
@@ -144,6 +152,12 @@ def test_an_assignment_sets_one_name_whatever_it_says(text: str) -> None:
 
 
 @given(st.integers(min_value=1, max_value=200))
+def test_the_rule_for_one_layer_takes_one_of_the_several(layer_count: int) -> None:
+    (layer,) = layer_by_rule(layer_count)
+    assert layer in layers_by_rule(layer_count)
+
+
+@given(st.integers(min_value=1, max_value=200))
 def test_the_rule_stays_inside_the_model(layer_count: int) -> None:
     layers = layers_by_rule(layer_count)
     assert list(layers) == list(range(layers[0], layers[-1] + 1))
@@ -155,6 +169,7 @@ def test_the_rule_stays_inside_the_model(layer_count: int) -> None:
 def test_the_rule_meets_published_layers() -> None:
     assert layers_by_rule(32) == (4, 5, 6, 7, 8)
     assert layers_by_rule(44) == (6, 7, 8, 9, 10)
+    assert layer_by_rule(28) == layer_by_rule(32) == (5,)
 
 
 def test_presets_of_an_unknown_method() -> None:
@@ -184,9 +199,13 @@ def test_an_unknown_preset_names_the_near_one() -> None:
 def test_a_model_without_preset_gets_the_rule_which_says_so(method: str) -> None:
     presets = load_presets(method)
     preset = presets.for_model("someone/new-model", 32)
-    assert preset.values == {**presets.defaults, "layers": (4, 5, 6, 7, 8)}
+    layers = LAYER_RULES[presets.layer_rule].choose(32)
+    assert preset.values == {**presets.defaults, "layers": layers}
     assert preset.rule is not None
-    for part in (method, "'someone/new-model'", "4-8 of 32 blocks", presets.presets[0].name):
+    blocks = (
+        f"Layers: {layers[0]}-{layers[-1]} of 32 blocks" if len(layers) > 1 else f"{layers[0]} of 32 blocks"
+    )
+    for part in (method, "'someone/new-model'", blocks, presets.presets[0].name):
         assert part in preset.rule
 
 

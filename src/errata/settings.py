@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -206,6 +206,8 @@ class Presets:
     defaults: Mapping[str, object]
     source: str
     presets: tuple[Preset, ...]
+    layer_rule: str = "several"
+    """Which of `LAYER_RULES` chooses the layers of a model without a preset."""
 
     def for_model(self, name: str, layer_count: int, preset: str | None = None) -> Preset:
         """The preset of that name; without a name the first one of the model; for a model without one, the rule.
@@ -234,17 +236,22 @@ class Presets:
         return by_name[preset]
 
     def _by_rule(self, name: str, layer_count: int) -> Preset:
-        layers = layers_by_rule(layer_count)
+        layer_rule = LAYER_RULES[self.layer_rule]
+        layers = layer_rule.choose(layer_count)
+        values = {**self.defaults, "layers": layers}
+        most = [setting for setting in MATTER_MOST if setting in values]
         rule = (
             f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. Layers: "
-            f"{layers[0]}-{layers[-1]} of {layer_count} blocks ({RULE_BLOCKS} consecutive blocks from one eighth of "
-            f"the depth on, fewer in a model with less than {2 * RULE_BLOCKS} blocks). All else: the defaults in "
-            f"presets/{self.method}.toml. Better values can be set one by one (layers, covariance_weight, "
-            "learning_rate and clamp matter most) or taken from a preset of a similar model: "
+            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}). All else: the defaults in "
+            f"presets/{self.method}.toml. Better values can be set one by one ({', '.join(most[:-1])} and {most[-1]} "
+            "matter most) or taken from a preset of a similar model: "
             f"{', '.join(candidate.name for candidate in self.presets)}."
         )
-        values = {**self.defaults, "layers": layers}
         return Preset(name="rule", models=(name,), values=values, source=self.source, rule=rule)
+
+
+MATTER_MOST = ("layers", "covariance_weight", "learning_rate", "clamp")
+"""Of the settings that a method has."""
 
 
 def layers_by_rule(layer_count: int) -> tuple[int, ...]:
@@ -259,11 +266,45 @@ def layers_by_rule(layer_count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
+def layer_by_rule(layer_count: int) -> tuple[int, ...]:
+    """The one critical layer where a method writes a single one: the second of `layers_by_rule`.
+
+    Published for ROME, and by this rule: of 28 blocks 5 and 5; of 32 5 and 5; of 48, the one that lies deeper, 17 and
+    7.
+    """
+    return layers_by_rule(layer_count)[:2][-1:]
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """How the layers of a model without a preset are chosen from the number of its blocks, and that in words."""
+
+    choose: Callable[[int], tuple[int, ...]]
+    words: str
+
+
+_SEVERAL = (
+    f"{RULE_BLOCKS} consecutive blocks from one eighth of the depth on, fewer in a model with less than "
+    f"{2 * RULE_BLOCKS} blocks"
+)
+LAYER_RULES: Mapping[str, LayerRule] = {
+    "several": LayerRule(layers_by_rule, _SEVERAL),
+    "one": LayerRule(layer_by_rule, f"the second of {_SEVERAL}"),
+}
+"""A method names its own in its file of presets."""
+
+
+def _span(layers: Sequence[int]) -> str:
+    """3-8, or 5."""
+    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
+
+
 def load_presets(method: str) -> Presets:
     """Read `presets/<method>.toml`.
 
-    The file: a table `[defaults]`, and one `[[preset]]` for each published row, with its `name`, the `models` it
-    is for, its `source`, and the settings in which it differs from the defaults.
+    The file: `layer_rule`, unless it is "several"; a table `[defaults]` with a `source`; and one `[[preset]]` for each
+    published row, with its `name`, the `models` it is for, its `source`, and the settings in which it differs from
+    the defaults.
 
     Raises:
         UnknownSetting: there is no such file; the message lists those there are.
@@ -277,7 +318,8 @@ def load_presets(method: str) -> Presets:
     defaults: dict[str, object] = dict(table["defaults"])
     source = str(defaults.pop("source"))
     presets = tuple(_preset(row, defaults) for row in table["preset"])
-    return Presets(method=method, defaults=defaults, source=source, presets=presets)
+    rule = str(table.get("layer_rule", "several"))
+    return Presets(method=method, defaults=defaults, source=source, presets=presets, layer_rule=rule)
 
 
 def _preset(row: Mapping[str, Any], defaults: Mapping[str, object]) -> Preset:

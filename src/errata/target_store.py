@@ -7,7 +7,7 @@ weights, the contexts, the settings of the stage, and the batch's facts. v* depe
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,6 +46,13 @@ class TargetStore:
         own["layers"] = settings.layers[-1:]
         recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
         return cls(folder, _digest(json.dumps(recipe, sort_keys=True)), settings.optimise)
+
+    def after(self, change: object) -> "TargetStore":
+        """The store for values that are found once `change` has been made, of which JSON says all that they depend on.
+
+        A method that writes fact by fact need not hash all weights again for each.
+        """
+        return replace(self, recipe=_digest(self.recipe + json.dumps(change, sort_keys=True)))
 
     def load(self, facts: Sequence[Fact]) -> list[Outcome] | None:
         """What was kept for exactly these facts, or None; a damaged file counts as nothing."""

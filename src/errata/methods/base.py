@@ -20,7 +20,7 @@ from errata.model import EditableModel, Site
 from errata.progress import Progress
 from errata.spread import SiteKind, SpreadSettings, Write, spread
 from errata.target_store import TargetStore
-from errata.targets import Keeper, Targets
+from errata.targets import Targets
 
 NOT_FINITE = "its loss was not a number (NaN or infinite)"
 """Why a fact is left out."""
@@ -60,7 +60,7 @@ class Task:
     unedited: Callable[[], AbstractContextManager[object]] = nullcontext
     """Inside, the weights are those from before the first write of the strategy that runs the method."""
 
-    def keeper(self, settings: TargetSettings, relax: bool = False) -> Keeper | None:
+    def keeper(self, settings: TargetSettings, relax: bool = False) -> TargetStore | None:
         """The keeper of finished values; `relax` says whether PMET's rule for phi is in force."""
         if self.keep_in is None:
             return None

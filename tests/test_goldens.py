@@ -19,6 +19,8 @@ from errata.descent import TargetSettings, place_path
 from errata.facts import Fact
 from errata.keys import KeyPrompts
 from errata.loading import load
+from errata.methods import method_named
+from errata.methods.rome import rome_step
 from errata.model import EditableModel
 from errata.prompts import encode_rows, kl_rows, rewrite_rows
 from errata.spread import SpreadSettings, SpreadStep, Write, spread
@@ -31,6 +33,8 @@ CONTEXTS = tuple(
 )
 ALL_RUNS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/*/about.json"))
 RUNS = [run for run in ALL_RUNS if "neighbor" not in run]
+ROME_RUNS = sorted(path.parent.relative_to(HERE).as_posix() for path in HERE.glob("*/rome*/*/about.json"))
+"""Each request alone, on the unedited model."""
 PLACES = {"ffn": "_mlp", "attention": "_attn", "block": ""}
 """How the recordings mark the place of a value."""
 STOPS = {"argmax and kl<=0.01": "argmax and KL", "loss<0.05": "loss"}
@@ -40,7 +44,7 @@ class Golden:
     """One recorded run, with the model it was recorded on."""
 
     def __init__(self, run: str):
-        self.family, self.method = run.split("/")
+        self.family, self.method, *case = run.split("/")
         self.double = self.method.endswith("_f64")
         self.arrays = load_file(HERE / run / "trace.safetensors")
         self.weights = load_file(HERE / run / "weights.safetensors")
@@ -48,7 +52,9 @@ class Golden:
         about = json.loads((HERE / run / "about.json").read_text())
         self.hparams, self.stops = about["hparams"], about["stops"]
         self.pmet = self.method.startswith("pmet")
+        self.rome = self.method.startswith("rome")
         requests = INPUTS["early_requests" if "early" in self.method else "requests"]
+        requests = [requests[int(number.removeprefix("case"))] for number in case] or requests
         names = ("prompt", "subject", "target_new", "target_true")
         self.facts = [Fact(**{name: request[name] for name in names}) for request in requests]
 
@@ -72,11 +78,12 @@ class Golden:
             "kl_weight": published["kl_factor"],
             "nll_weight": 1.0,
             "kl_position": "subject",
-            "optimise": ("attention", "ffn") if self.pmet else ("block",),
-            "covariance_weight": published["mom2_update_weight"],
+            "optimise": ("attention", "ffn") if self.pmet else ("ffn",) if self.rome else ("block",),
+            "covariance_weight": published.get("mom2_update_weight"),
             "spread": "sqrt" if self.pmet and "even" not in self.method else "even",
             "write": self.write,
             "key_average": "half",
+            "key": "mean",
         }
 
     def part(self, kind: type) -> object:
@@ -107,7 +114,7 @@ def targets_of(run: Golden, record: bool = False):
     return optimize_targets(run.model, run.facts, CONTEXTS, settings, relax=run.pmet, record_deltas=record)
 
 
-@pytest.mark.parametrize("run", ALL_RUNS)
+@pytest.mark.parametrize("run", [*ALL_RUNS, *ROME_RUNS])
 def test_lookup_positions_are_the_published_ones(run: str) -> None:
     recorded, model = golden(run), golden(run).model
     for index, fact in enumerate(recorded.facts):
@@ -124,7 +131,7 @@ def test_lookup_positions_are_the_published_ones(run: str) -> None:
             ]
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", [*RUNS, *ROME_RUNS])
 def test_the_optimization_stage_is_the_published_one(run: str) -> None:
     recorded = golden(run)
     targets = targets_of(recorded, record=True)
@@ -139,7 +146,7 @@ def test_the_optimization_stage_is_the_published_one(run: str) -> None:
         if recorded.pmet:
             recorded.close(trace.nll_factor, one + "step.nll_factor")
         for place in targets.initial:
-            mark = PLACES[place]
+            mark = "" if recorded.rome else PLACES[place]
             recorded.close(torch.stack([deltas[place] for deltas in trace.deltas]), f"{one}step.delta{mark}")
             recorded.close(targets.initial[place][index], f"{one}target_init{mark}")
             recorded.close(targets.value(place)[index], f"{one}target{mark}")
@@ -183,6 +190,22 @@ def test_the_spread_stage_is_the_published_one(run: str) -> None:
                 assert off <= (1e-9 if recorded.double else 1e-3)
 
 
+@pytest.mark.parametrize("run", ROME_RUNS)
+def test_the_rank_one_update_is_the_published_one(run: str) -> None:
+    recorded, model = golden(run), golden(run).model
+    site = model.site("ffn", recorded.hparams["layers"][0])
+    factor = torch.linalg.cholesky(recorded.moments[site.path].double())
+    (fact,) = recorded.facts
+    step = rome_step(model, fact, CONTEXTS, site, "mean", factor)
+    recorded.close(KeyPrompts.of(model, [fact], CONTEXTS).keys(site, "plain")[0], "rome_u.k_mean")
+    recorded.close(step.direction, "rome_u.u")
+    recorded.close(step.divisor, "rome_v.cur_input")
+    recorded.close(step.output, "rome_v.cur_output")
+    denominator = step.divisor @ step.direction
+    recorded.close(denominator[None], "rome_v.denom")
+    recorded.close((recorded.arrays["req0.target"] - step.output) / denominator, "rome_v.right_vector")
+
+
 @pytest.mark.parametrize("run", [run for run in ALL_RUNS if "neighbor" in run])
 def test_the_first_pass_is_the_published_one_where_neighbors_are_beside(run: str) -> None:
     """Before the first update the neighbor row changes nothing for the others."""
@@ -198,14 +221,16 @@ def test_the_first_pass_is_the_published_one_where_neighbors_are_beside(run: str
             recorded.close(targets.initial[place][index], f"req{index}.target_init{PLACES[place]}")
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", [*RUNS, *ROME_RUNS])
 def test_the_public_edit_writes_the_published_weights(run: str, tmp_path: Path) -> None:
     """`errata.edit` with a covariance folder and given contexts, saved, loaded, applied and taken back."""
     recorded, model = golden(run), golden(run).model
     for path, moment in recorded.moments.items():
         save_file({"second_moment": moment, "count": torch.tensor(2999)}, tmp_path / f"{path}.safetensors")
-    method = "pmet" if recorded.pmet else "memit"
-    edit = errata.edit(model, recorded.facts, method, recorded.settings, list(CONTEXTS), tmp_path)
+    method = "pmet" if recorded.pmet else "rome" if recorded.rome else "memit"
+    known = method_named(method).settings.__dataclass_fields__
+    settings = {name: value for name, value in recorded.settings.items() if name in known}
+    edit = errata.edit(model, recorded.facts, method, settings, list(CONTEXTS), tmp_path)
     edit.save(tmp_path / "edit")
     before = {name: weight.clone() for name, weight in model.model.named_parameters()}
     with errata.load_edit(tmp_path / "edit").applied(model):

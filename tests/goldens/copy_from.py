@@ -1,7 +1,7 @@
 """Copy what the tests read of the recorded arrays: `python tests/goldens/copy_from.py FOLDER`.
 
-FOLDER holds the recordings of the published programs with their README. What is left out: ROME and neighbor runs
-beyond what their first pass and their Spread stage say of other methods, gradients, logits, float64 second moments.
+FOLDER holds the recordings of the published programs with their README. What is left out: gradients, logits, float64
+second moments.
 """
 
 import json
@@ -19,6 +19,7 @@ PER_REQUEST += ("step.weight_decay", "step.nll_factor", "step.nll_each", "step.d
 PER_REQUEST += ("step.delta_attn", "target", "target_mlp", "target_attn")
 PER_REQUEST += ("target_init", "target_init_mlp", "target_init_attn")
 PER_SITE = ("K", "cur_zs", "residual", "upd_matrix")
+PER_SITE += ("k_mean", "u", "cur_input", "cur_output", "denom", "right_vector")  # ROME's
 
 
 def copy_run(source: Path, target: Path) -> None:
@@ -39,7 +40,7 @@ def copy_run(source: Path, target: Path) -> None:
 
 
 def main(source: Path) -> None:
-    """Copy every model and every run that is not ROME's."""
+    """Copy every model and every run."""
     for model in sorted(path.name for path in (source / "models").iterdir()):
         shutil.rmtree(HERE / model, ignore_errors=True)
         shutil.copytree(source / "models" / model, HERE / model / "model")
@@ -47,10 +48,8 @@ def main(source: Path) -> None:
         save_file(
             {k: v for k, v in moments.items() if not k.endswith(".f64")}, HERE / model / "moments.safetensors"
         )
-        for run in sorted(
-            path for path in (source / model).iterdir() if path.is_dir() and "rome" not in path.name
-        ):
-            copy_run(run, HERE / model / run.name)
+        for run in sorted(path.parent for path in (source / model).glob("**/trace.npz")):
+            copy_run(run, HERE / run.relative_to(source))
     inputs = json.loads((source / "inputs.json").read_text())
     kept = {
         name: inputs[name] for name in ("requests", "early_requests", "context_templates", "stat_sentences")

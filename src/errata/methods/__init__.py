@@ -15,7 +15,7 @@ from errata.covariance import default_recipe, ensure
 from errata.edits import Edit
 from errata.errors import FactError, UnknownSetting
 from errata.facts import Fact
-from errata.methods import memit, pmet
+from errata.methods import memit, pmet, rome
 from errata.methods.base import Method
 from errata.methods.runs import Run
 from errata.model import EditableModel, Site
@@ -26,7 +26,7 @@ from errata.settings import Preset, build, load_presets
 
 logger = logging.getLogger(__name__)
 
-METHODS: dict[str, Method[Any]] = {row.name: row for row in (pmet.METHOD, memit.METHOD)}
+METHODS: dict[str, Method[Any]] = {row.name: row for row in (pmet.METHOD, memit.METHOD, rome.METHOD)}
 
 
 def edit(

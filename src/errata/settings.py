@@ -295,8 +295,8 @@ LAYER_RULES: Mapping[str, LayerRule] = {
 
 
 def _span(layers: Sequence[int]) -> str:
-    """3-8, or 5."""
-    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else str(layers[0])
+    """3-8, or block 5."""
+    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else f"block {layers[0]}"
 
 
 def load_presets(method: str) -> Presets:

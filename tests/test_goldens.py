@@ -23,7 +23,7 @@ from errata.methods import method_named
 from errata.methods.rome import rome_step
 from errata.model import EditableModel
 from errata.prompts import encode_rows, kl_rows, rewrite_rows
-from errata.spread import SpreadSettings, SpreadStep, Write, spread
+from errata.spread import SpreadSettings, SpreadStep, Write, least_squares, spread
 from errata.targets import optimize_targets
 
 HERE = Path(__file__).parent / "goldens"
@@ -170,7 +170,7 @@ def test_the_spread_stage_is_the_published_one(run: str) -> None:
         recorded.hparams["layers"],
         writes,
         KeyPrompts.of(model, recorded.facts, CONTEXTS),
-        lambda site: recorded.moments[site.path].double(),
+        least_squares(lambda site: recorded.moments[site.path].double(), settings.covariance_weight),
         settings,
         steps=steps,
     )

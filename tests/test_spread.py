@@ -12,7 +12,7 @@ from errata.errors import CovarianceError, SettingsError
 from errata.keys import KeyPrompts
 from errata.model import EditableModel, Site
 from errata.settings import build
-from errata.spread import SpreadSettings, SpreadStep, Write, solve, spread
+from errata.spread import SpreadSettings, SpreadStep, Write, least_squares, solve, spread
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, plain_spread
 
@@ -60,7 +60,8 @@ def run(
         for kind, place in places.items()
     ]
     prompts = KeyPrompts.of(model, FACTS, CONTEXTS)
-    return spread(model, layers, writes, prompts, covariance, settings, steps=steps)
+    solver = least_squares(covariance, settings.covariance_weight)
+    return spread(model, layers, writes, prompts, solver, settings, steps=steps)
 
 
 def weights_of(model: EditableModel) -> dict[str, Tensor]:
@@ -125,7 +126,8 @@ def test_where_the_covariance_weighs_little_the_value_comes_about(family: str) -
     prompts = KeyPrompts.of(model, FACTS, ("",))
     site = model.site("ffn", 2)
     writes = [Write("ffn", site.path, value_of(model, "ffn"))]
-    deltas = spread(model, (2,), writes, prompts, moment_of, settings_of(covariance_weight=1e-9))
+    settings = settings_of(covariance_weight=1e-9)
+    deltas = spread(model, (2,), writes, prompts, least_squares(moment_of, 1e-9), settings)
     with written_back(site):
         write_delta(site, deltas[site.path])
         reached = prompts.values(site.path)

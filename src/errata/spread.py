@@ -23,26 +23,38 @@ from errata.model import EditableModel, Site
 from errata.progress import Progress, silent
 
 SiteKind = Literal["ffn", "attention"]
+Solver = Callable[[Float[Tensor, "fact d_out"], Float[Tensor, "fact d_in"], Site], Delta]
+"""From what is left to bring about at a site, the facts' keys there, and the site: its update."""
 SHARES: Mapping[str, Callable[[int], float]] = {"even": float, "sqrt": math.sqrt}
 """By what the residual is divided when so many critical layers are left, this one included."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpreadSettings(KeySettings):
-    """How values become weights. The papers' symbol: lambda = covariance_weight."""
+class ShareSettings(KeySettings):
+    """By what the residual is divided in each critical layer, and which maps are written there."""
 
-    covariance_weight: float
     spread: Literal["sqrt", "even"]
     write: tuple[SiteKind, ...]
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        if not self.covariance_weight > 0:
-            raise SettingsError(f"Setting 'covariance_weight' must be above 0: {self.covariance_weight}.")
         if not self.write or len(set(self.write)) != len(self.write):
             raise SettingsError(
                 f"Setting 'write' must name one or both of 'attention' and 'ffn': {self.write}."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadSettings(ShareSettings):
+    """How values become weights. The papers' symbol: lambda = covariance_weight."""
+
+    covariance_weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        if not self.covariance_weight > 0:
+            raise SettingsError(f"Setting 'covariance_weight' must be above 0: {self.covariance_weight}.")
+        ShareSettings.__post_init__(self)
 
 
 @dataclass(frozen=True)
@@ -70,18 +82,18 @@ def spread(
     layers: Sequence[int],
     writes: Sequence[Write],
     prompts: KeyPrompts,
-    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]],
-    settings: SpreadSettings,
+    solver: Solver,
+    settings: ShareSettings,
     on_progress: Progress = silent,
     steps: dict[str, SpreadStep] | None = None,
 ) -> dict[str, Delta]:
     """Share the residuals out over the critical layers and solve for each update; keys are module paths.
 
-    `covariance` gives E[k k^T] of a site in float64; it is asked once for each, so that one moment matrix is in
-    memory at a time. With several kinds, attention is written before the FFN of the same layer.
+    `solver` is asked once for each site, when the layers below have been changed. With several kinds, attention is
+    written before the FFN of the same layer.
 
     Raises:
-        CovarianceError: lambda E[k k^T] + K K^T is not positive definite.
+        CovarianceError: an update cannot be solved for.
     """
     deltas: dict[str, Delta] = {}
     ordered = sorted(writes, key=lambda write: write.kind)
@@ -93,13 +105,7 @@ def spread(
                 keys = prompts.keys(site, settings.key_average)
                 current = prompts.values(write.path)
                 residual = write.value.to(current) - current
-                delta = solve(
-                    residual / SHARES[settings.spread](left),
-                    keys,
-                    covariance(site),
-                    settings.covariance_weight,
-                    site,
-                )
+                delta = solver(residual / SHARES[settings.spread](left), keys, site)
                 changed.enter_context(written_back(site))
                 write_delta(site, delta)
                 deltas[site.path] = delta
@@ -107,6 +113,11 @@ def spread(
                     steps[site.path] = SpreadStep(keys, current, residual)
             on_progress("spread", number + 1, len(layers))
     return deltas
+
+
+def least_squares(covariance: Callable[[Site], Float[Tensor, "d_in d_in"]], weight: float) -> Solver:
+    """The papers' solver; `covariance` gives E[k k^T] of a site in float64, one at a time in memory."""
+    return lambda residual, keys, site: solve(residual, keys, covariance(site), weight, site)
 
 
 def solve(

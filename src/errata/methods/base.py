@@ -18,7 +18,7 @@ from errata.facts import Fact
 from errata.keys import KeyPrompts
 from errata.model import EditableModel, Site
 from errata.progress import Progress
-from errata.spread import SiteKind, SpreadSettings, Write, spread
+from errata.spread import ShareSettings, SiteKind, Solver, SpreadSettings, Write, least_squares, spread
 from errata.target_store import TargetStore
 from errata.targets import Targets
 
@@ -27,8 +27,18 @@ NOT_FINITE = "its loss was not a number (NaN or infinite)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocateThenEditSettings(TargetSettings, SpreadSettings):
-    """The settings of a method that optimises values and spreads them over critical layers."""
+class ValueSettings(TargetSettings, ShareSettings):
+    """The settings of a method that optimises values and shares them out over critical layers."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        TargetSettings.__post_init__(self)
+        ShareSettings.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateThenEditSettings(ValueSettings, SpreadSettings):
+    """The same of PMET and MEMIT, which hold an update small with `covariance_weight`."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
@@ -103,7 +113,7 @@ class Method(Generic[S]):
     """The prefixes where the user gives none, from a seed."""
 
 
-def written_sites(model: EditableModel, settings: LocateThenEditSettings) -> list[Site]:
+def written_sites(model: EditableModel, settings: ValueSettings) -> list[Site]:
     """The maps that a locate-then-edit method writes: each needs its second moments."""
     return [model.site(kind, layer) for kind in settings.write for layer in settings.layers]
 
@@ -115,7 +125,17 @@ def write_targets(
 
     Raises:
         NoFactsLeft: no fact has a value.
+        CovarianceError: the second moments cannot be solved with.
     """
+    return share_out(
+        task, targets, settings, place_of, least_squares(task.covariance, settings.covariance_weight)
+    )
+
+
+def share_out(
+    task: Task, targets: Targets, settings: ValueSettings, place_of: Callable[[SiteKind], str], solver: Solver
+) -> Changes:
+    """`write_targets` for a method with a solver of its own."""
     kept = values_left(targets)
     last = settings.layers[-1]
     chosen = torch.tensor(kept)
@@ -127,7 +147,7 @@ def write_targets(
     ]
     facts = [task.facts[index] for index in kept]
     prompts = KeyPrompts.of(task.model, facts, task.contexts)
-    deltas = spread(task.model, settings.layers, writes, prompts, task.covariance, settings, task.on_progress)
+    deltas = spread(task.model, settings.layers, writes, prompts, solver, settings, task.on_progress)
     return Changes(deltas, dict.fromkeys(targets.failed, NOT_FINITE), targets.outcomes)
 
 

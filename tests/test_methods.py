@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 import errata
 from errata import errors, targets
-from errata.contexts import sample_contexts
 from errata.covariance import collect
 from errata.edits import Edit, load_edit
 from errata.facts import Fact
@@ -21,7 +21,9 @@ from errata.methods import METHODS, edit, method_named, settings_for
 from errata.model import EditableModel
 from errata.moments import read_moment
 from errata.prompts import encode_text
+from errata.settings import LAYER_RULES, load_presets
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, SETTINGS, tiny_model
+from method_cases import CASES, Refusal
 from plain import double_throughout, plain_spread, plain_target
 from poison import own_token, poisoned
 
@@ -91,8 +93,12 @@ def surprisal(model: EditableModel, fact: Fact) -> float:
 
 
 def editable(model: EditableModel, method: str) -> bool:
-    """Only MEMIT minds where a family normalises."""
-    return method != "memit" or not model.architecture.post_norm
+    """Some methods mind where a family normalises."""
+    return CASES[method].post_norm or not model.architecture.post_norm
+
+
+def test_every_method_has_a_case() -> None:
+    assert CASES.keys() == METHODS.keys()
 
 
 # --- every method on every family ------------------------------------------------------------------
@@ -106,23 +112,23 @@ def editable(model: EditableModel, method: str) -> bool:
 def test_an_edit_makes_the_facts_likelier(
     family: str, dtype: str, method: str, moments: Moments, tmp_path: Path
 ) -> None:
-    model = tiny_model(family, dtype)
+    model, case = tiny_model(family, dtype), CASES[method]
     before = weights_of(model)
     if not editable(model, method):
         with pytest.raises(
             errors.UnsupportedArchitecture, match=r"normalises after the FFN.* Use --method pmet"
         ):
-            edit(model, FACTS, method, SETTINGS, CONTEXTS, moments(model))
+            edit(model, FACTS, method, case.settings, CONTEXTS, moments(model))
         return
-    settings = {**SETTINGS, "covariance_weight": 0.1, "clamp": 3.0, "learning_rate": 0.5, "steps": 6}
+    settings = {**case.settings, **case.strong}
     found = edit(model, EASY, method, settings, CONTEXTS, moments(model))
     assert_untouched(model, before)
-    assert set(found.deltas) == {model.site("ffn", layer).path for layer in (1, 2)}
+    assert set(found.deltas) == case.written(model)
     assert (found.facts, found.dropped) == (EASY, ())
     assert (found.origin.method, found.origin.contexts) == (method, CONTEXTS)
-    assert found.origin.settings["covariance_weight"] == 0.1
+    assert all(found.origin.settings[name] == value for name, value in case.strong.items())
     assert found.origin.fingerprint == model.fingerprint
-    assert found.origin.covariance == str(moments(model))
+    assert found.origin.covariance == (str(moments(model)) if case.moments else "")
     found.save(tmp_path / "edit")
     again = load_edit(tmp_path / "edit")
     assert again.origin == found.origin
@@ -173,7 +179,9 @@ def test_the_plain_version_of_the_whole_way_agrees(family: str, method: str, mom
 @pytest.mark.parametrize("method", METHODS)
 def test_one_call_twice_is_one_edit(method: str, moments: Moments, tmp_path: Path) -> None:
     model = tiny_model("llama")
-    one, other = (edit(model, FACTS, method, SETTINGS, CONTEXTS, moments(model)) for _ in range(2))
+    one, other = (
+        edit(model, FACTS, method, CASES[method].settings, CONTEXTS, moments(model)) for _ in range(2)
+    )
     assert_identical(one, other)
     for number, found in enumerate((one, other)):
         replace(found, origin=replace(found.origin, created="now")).save(tmp_path / str(number))
@@ -183,24 +191,38 @@ def test_one_call_twice_is_one_edit(method: str, moments: Moments, tmp_path: Pat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_contexts_are_sampled_with_the_seed_and_recorded(method: str, moments: Moments) -> None:
-    model = tiny_model("gpt2")
-    sampled = edit(model, FACTS[:1], method, SETTINGS, covariance=moments(model), seed=3)
-    assert sampled.origin.contexts == sample_contexts(model, 3) != sample_contexts(model, 0)
+    model, case, chosen = tiny_model("gpt2"), CASES[method], METHODS[method].contexts
+    sampled = edit(model, FACTS[:1], method, case.settings, covariance=moments(model), seed=3)
+    assert sampled.origin.contexts == chosen(model, 3)
+    assert case.samples_contexts == (chosen(model, 3) != chosen(model, 0))
     assert sampled.origin.seed == 3
-    given = edit(model, FACTS[:1], method, SETTINGS, sampled.origin.contexts, moments(model))
+    given = edit(
+        model, FACTS[:1], method, case.settings, sampled.origin.contexts, moments(model), sampled.origin.seed
+    )
     assert_identical(sampled, given)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_settings_are_lists_tuples_or_words(method: str, moments: Moments) -> None:
-    model = tiny_model("gpt2")
-    lists = {**SETTINGS, "layers": [1, 2], "write": ["ffn"]}
-    ways = [lists, {**lists, "layers": (1, 2), "write": ("ffn",)}, {**lists, "layers": "1-2", "write": "ffn"}]
+    model, settings = tiny_model("gpt2"), CASES[method].settings
+    layers = cast("list[int]", settings["layers"])
+    words = ",".join(map(str, layers))
+    ways = [{**settings, "layers": way} for way in (layers, tuple(layers), words)]
     one, *others = (edit(model, FACTS[:2], method, way, list(CONTEXTS), str(moments(model))) for way in ways)
     for other in others:
         assert_identical(one, other)
         assert other.origin.settings == one.origin.settings
-    assert one.origin.settings["layers"] == (1, 2)
+    assert one.origin.settings["layers"] == tuple(layers)
+
+
+def test_what_is_written_is_a_list_a_tuple_or_a_word(moments: Moments) -> None:
+    model = tiny_model("gpt2")
+    one, *others = (
+        edit(model, FACTS[:2], "pmet", {**SETTINGS, "write": way}, CONTEXTS, moments(model))
+        for way in (["ffn"], ("ffn",), "ffn")
+    )
+    for other in others:
+        assert_identical(one, other)
 
 
 def test_attention_is_written_too(moments: Moments) -> None:
@@ -244,42 +266,25 @@ def test_the_public_names_are_these() -> None:
 # --- what is refused, before anything is computed --------------------------------------------------
 
 
-@pytest.mark.usefixtures("no_values")
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        (
-            {"learning_rat": 1},
-            errors.UnknownSetting,
-            "no setting 'learning_rat'. Did you mean 'learning_rate'?",
-        ),
-        ({"layers": [1, 9]}, errors.LayerOutOfRange, "names block 9, but tiny-gpt2 has blocks 0 to 3"),
-        ({"layers": [-1, 2]}, errors.LayerOutOfRange, "names block -1, but tiny-gpt2 has blocks 0 to 3"),
-        ({"layers": []}, errors.SettingsError, "'layers' must be one or more different blocks"),
-        ({"steps": 0}, errors.SettingsError, "'steps' must be at least 1"),
-        ({"clamp": "wide"}, errors.SettingsError, "'clamp' is 'wide'. It must be a number"),
-        ({"spread": "cubic"}, errors.SettingsError, "It must be one of 'sqrt', 'even'"),
-        ({"optimise": ["attention"]}, errors.SettingsError, "to optimise ["),
-        ({"optimise": ["block", "ffn"]}, errors.SettingsError, "'optimise' is ['block', 'ffn']; "),
-    ],
+NOWHERE: Refusal = (
+    {"layers": [9]},
+    errors.LayerOutOfRange,
+    "names block 9, but tiny-gpt2 has blocks 0 to 3",
 )
-def test_settings_that_are_refused(
-    method: str, given: dict[str, object], error: type[Exception], message: str, moments: Moments
-) -> None:
+
+
+@pytest.mark.usefixtures("no_values")
+@pytest.mark.parametrize(
+    ("method", "refusal"),
+    [(name, refusal) for name, case in CASES.items() for refusal in (NOWHERE, *case.refused)],
+    ids=lambda word: str(word if isinstance(word, str) else word[0]),
+)
+def test_settings_that_are_refused(method: str, refusal: Refusal, moments: Moments) -> None:
+    given, error, message = refusal
     model = tiny_model("gpt2")
     with pytest.raises(error) as caught:
-        edit(model, FACTS, method, {**SETTINGS, **given}, CONTEXTS, moments(model))
+        edit(model, FACTS, method, {**CASES[method].settings, **given}, CONTEXTS, moments(model))
     assert message in str(caught.value)
-
-
-@pytest.mark.usefixtures("no_values")
-def test_memit_writes_the_ffn_alone(moments: Moments) -> None:
-    model = tiny_model("gpt2")
-    with pytest.raises(
-        errors.SettingsError, match=r"'write' is \['ffn', 'attention'\]; memit writes \['ffn'\] only"
-    ):
-        edit(model, FACTS, "memit", {**SETTINGS, "write": ["ffn", "attention"]}, CONTEXTS, moments(model))
 
 
 @pytest.mark.usefixtures("no_values")
@@ -300,7 +305,7 @@ def test_facts_that_are_refused(method: str, moments: Moments, monkeypatch: pyte
 
     def refused(*facts: Fact) -> str:
         with pytest.raises(errors.FactError) as caught:
-            edit(model, facts, method, SETTINGS, CONTEXTS)
+            edit(model, facts, method, CASES[method].settings, CONTEXTS)
         return str(caught.value)
 
     def never(*_: object) -> Path:
@@ -336,7 +341,7 @@ def test_contexts_that_are_refused(contexts: list[str], message: str, moments: M
 
 
 @pytest.mark.usefixtures("no_values")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, case in CASES.items() if case.moments])
 def test_second_moments_that_are_refused(method: str, moments: Moments, tmp_path: Path) -> None:
     model = tiny_model("llama")
     before = weights_of(model)
@@ -344,7 +349,7 @@ def test_second_moments_that_are_refused(method: str, moments: Moments, tmp_path
 
     def refused(folder: Path) -> str:
         with pytest.raises(errors.CovarianceError) as caught:
-            edit(model, FACTS, method, SETTINGS, CONTEXTS, folder)
+            edit(model, FACTS, method, CASES[method].settings, CONTEXTS, folder)
         assert_untouched(model, before)
         return str(caught.value)
 
@@ -382,13 +387,14 @@ def test_a_model_without_a_preset_is_edited_by_the_rule_and_told_so(
     method: str, moments: Moments, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny_model("gpt2")
+    layers = LAYER_RULES[load_presets(method).layer_rule].choose(model.layers)
     with caplog.at_level(logging.WARNING, logger="errata"):
-        found = edit(model, FACTS[:1], method, {"steps": 1}, CONTEXTS, moments(model))
+        found = edit(model, FACTS[:1], method, CASES[method].quick, CONTEXTS, moments(model))
     (record,) = caplog.records
     assert f"No {method} preset knows the model 'tiny-gpt2', so a rule chose its settings" in record.message
-    assert "Layers: 1-2 of 4 blocks" in record.message
+    assert f"{layers[-1]} of 4 blocks" in record.message
     assert f"All else: the defaults in presets/{method}.toml" in record.message
-    assert found.origin.settings["layers"] == (1, 2)
+    assert found.origin.settings["layers"] == layers
     assert found.origin.preset.startswith("rule (")
 
 
@@ -396,11 +402,15 @@ def test_a_model_without_a_preset_is_edited_by_the_rule_and_told_so(
 def test_a_named_preset_is_taken_for_any_model(
     method: str, moments: Moments, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = tiny_model("gpt2")
-    given = {"layers": [1], "steps": 1}
-    found = edit(model, FACTS[:1], method, given, CONTEXTS, moments(model), preset="llama-2-iterative")
-    assert found.origin.preset.startswith("llama-2-iterative (iterative paper")
-    assert found.origin.settings["covariance_weight"] == 15000
+    model, case = tiny_model("gpt2"), CASES[method]
+    given = {"layers": [1], **case.quick}
+    found = edit(model, FACTS[:1], method, given, CONTEXTS, moments(model), preset=case.preset)
+    named = load_presets(method).named(case.preset)
+    assert found.origin.preset == f"{named.name} ({named.source})"
+    taken = {name: value for name, value in named.values.items() if name not in given}
+    for name, value in taken.items():
+        recorded = found.origin.settings[name]
+        assert (list(recorded) if isinstance(recorded, tuple) else recorded) == value
     assert caplog.records == []
 
 
@@ -411,15 +421,15 @@ def test_a_named_preset_is_taken_for_any_model(
 def test_a_fact_whose_loss_is_not_a_number_is_left_out(
     method: str, moments: Moments, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    model = tiny_model("llama")
+    model, settings = tiny_model("llama"), CASES[method].settings
     before = weights_of(model)
     bad, others = FACTS[3], FACTS[:3]
-    without = edit(model, others, method, SETTINGS, CONTEXTS, moments(model))
+    without = edit(model, others, method, settings, CONTEXTS, moments(model))
 
     with poisoned(model, own_token(model, bad, others)):
-        found = edit(model, (FACTS[0], bad, *FACTS[1:3]), method, SETTINGS, CONTEXTS, moments(model))
+        found = edit(model, (FACTS[0], bad, *FACTS[1:3]), method, settings, CONTEXTS, moments(model))
         with pytest.raises(errors.NoFactsLeft, match="The loss of every fact was not a number"):
-            edit(model, [bad], method, SETTINGS, CONTEXTS, moments(model))
+            edit(model, [bad], method, settings, CONTEXTS, moments(model))
     assert_untouched(model, before)
     assert found.facts == others
     (dropped,) = found.dropped
@@ -434,22 +444,23 @@ def test_a_fact_whose_loss_is_not_a_number_is_left_out(
 # --- killed in the middle --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["optimization", "spread"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "stage"), [(name, stage) for name, case in CASES.items() for stage in case.stages]
+)
 def test_a_killed_edit_goes_on_where_it_was(
     method: str, stage: str, moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("gemma3_text" if editable(tiny_model("gemma3_text"), method) else "gpt2")
-    before = weights_of(model)
+    before, settings = weights_of(model), CASES[method].settings
     monkeypatch.setattr(targets, "BATCH_ELEMENTS", 1)
-    uninterrupted = edit(model, FACTS, method, SETTINGS, CONTEXTS, moments(model))
+    uninterrupted = edit(model, FACTS, method, settings, CONTEXTS, moments(model))
 
     def kill(told: str, done: int, total: int) -> None:
         if told == stage:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        edit(model, FACTS, method, SETTINGS, CONTEXTS, moments(model), keep_in=tmp_path, on_progress=kill)
+        edit(model, FACTS, method, settings, CONTEXTS, moments(model), keep_in=tmp_path, on_progress=kill)
     assert_untouched(model, before)
 
     computed: list[int] = []
@@ -465,15 +476,13 @@ def test_a_killed_edit_goes_on_where_it_was(
         model,
         FACTS,
         method,
-        SETTINGS,
+        settings,
         CONTEXTS,
         moments(model),
         keep_in=tmp_path,
         on_progress=lambda *words: told.append(words),
     )
-    assert len(computed) == (len(FACTS) - 1 if stage == "optimization" else 0)
+    assert len(computed) == CASES[method].stages[stage][1]
     assert_identical(again, uninterrupted)
-    assert [words for words in told if words[0] == "optimization"] == [
-        ("optimization", n, 4) for n in (1, 2, 3, 4)
-    ]
-    assert [words for words in told if words[0] == "spread"] == [("spread", n, 2) for n in (1, 2)]
+    for name, (units, _) in CASES[method].stages.items():
+        assert [words for words in told if words[0] == name] == [(name, n + 1, units) for n in range(units)]

@@ -1,0 +1,91 @@
+"""How the tests run each method of the registry: a new method is one entry of `CASES`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from errata import errors
+from errata.model import EditableModel
+from families import SETTINGS
+
+Refusal = tuple[dict[str, object], type[Exception], str]
+"""Settings over the case's own, and the error that they end in."""
+
+
+def down_projections(*layers: int) -> Callable[[EditableModel], set[str]]:
+    """Their paths."""
+    return lambda model: {model.site("ffn", layer).path for layer in layers}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What the tests over the registry must know of a method."""
+
+    settings: Mapping[str, object]
+    """Under which every tiny model is edited in a moment."""
+    strong: Mapping[str, object]
+    """Over these, settings under which a random model learns easy facts."""
+    written: Callable[[EditableModel], set[str]]
+    """The paths that an edit with these settings changes."""
+    quick: Mapping[str, object] = field(default_factory=lambda: {"steps": 1})
+    """Over any preset or the rule: what makes a run short."""
+    preset: str = "llama-2-iterative"
+    """A preset of some other model."""
+    samples_contexts: bool = True
+    post_norm: bool = True
+    """Whether families are edited that normalise after the FFN."""
+    moments: bool = True
+    """Whether second moments are needed."""
+    stages: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
+    """Where a run of `FACTS` is killed by the tests: how many units the stage has, and how many batches of values are
+    computed again. Empty for a method whose own tests kill it."""
+    refused: tuple[Refusal, ...] = ()
+
+
+STEPWISE: tuple[Refusal, ...] = (
+    ({"learning_rat": 1}, errors.UnknownSetting, "no setting 'learning_rat'. Did you mean 'learning_rate'?"),
+    ({"layers": []}, errors.SettingsError, "'layers' must be one or more different blocks"),
+    ({"steps": 0}, errors.SettingsError, "'steps' must be at least 1"),
+    ({"clamp": "wide"}, errors.SettingsError, "'clamp' is 'wide'. It must be a number"),
+    ({"optimise": ["attention"]}, errors.SettingsError, "to optimise ["),
+    ({"optimise": ["block", "ffn"]}, errors.SettingsError, "'optimise' is ['block', 'ffn']; "),
+)
+"""Of every method that optimises values."""
+SPREADING: tuple[Refusal, ...] = (
+    ({"layers": [1, 9]}, errors.LayerOutOfRange, "names block 9, but tiny-gpt2 has blocks 0 to 3"),
+    ({"spread": "cubic"}, errors.SettingsError, "It must be one of 'sqrt', 'even'"),
+)
+STRONG = {"clamp": 3.0, "learning_rate": 0.5, "steps": 6}
+CASES: dict[str, Case] = {
+    "pmet": Case(
+        settings=SETTINGS,
+        strong={**STRONG, "covariance_weight": 0.1},
+        written=down_projections(1, 2),
+        stages={"optimization": (4, 3), "spread": (2, 0)},
+        refused=(*STEPWISE, *SPREADING),
+    ),
+    "memit": Case(
+        settings=SETTINGS,
+        strong={**STRONG, "covariance_weight": 0.1},
+        written=down_projections(1, 2),
+        post_norm=False,
+        stages={"optimization": (4, 3), "spread": (2, 0)},
+        refused=(
+            *STEPWISE,
+            *SPREADING,
+            (
+                {"write": ["ffn", "attention"]},
+                errors.SettingsError,
+                "'write' is ['ffn', 'attention']; memit writes ['ffn'] only",
+            ),
+        ),
+    ),
+    "rome": Case(
+        settings={"layers": [2], "steps": 4, "learning_rate": 0.2, "clamp": 0.75, "kl_weight": 0.5},
+        strong=STRONG,
+        written=down_projections(2),
+        refused=(
+            *STEPWISE,
+            ({"layers": [1, 2]}, errors.SettingsError, "'layers' must be one block for rome"),
+        ),
+    ),
+}

@@ -47,6 +47,8 @@ class PlainTarget:
     nll: list[float] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     decay: list[float] = field(default_factory=list)
+    neighbor: list[float] = field(default_factory=list)
+    preserve: list[float] = field(default_factory=list)
     nll_factor: list[float] = field(default_factory=list)
     nll_each: list[list[float]] = field(default_factory=list)
     deltas: list[dict[str, Tensor]] = field(default_factory=list)
@@ -187,12 +189,27 @@ def plain_target(
     kl_position: str,
     optimise: Sequence[str],
     relax: bool,
+    neighbor_weight: float = 0.0,
+    neighbor_loss: str = "sum",
+    neighbor_prefix: bool = False,
+    neighbor_count: int = 1,
+    preserve: str = "none",
+    preserve_weight: float = 1.0,
+    preserve_rows: int = 4,
 ) -> PlainTarget:
-    """v* of one fact: METHODS.md, "Optimization stage", sentence by sentence."""
+    """v* of one fact: METHODS.md, "Optimization stage" and "Neighbor-assisted editing", sentence by sentence."""
     modules = modules_of(model, layers[-1])
     places: dict[str, nn.Module] = {place: getattr(modules, place) for place in optimise}
     rows = [plain_row(model, context, fact.prompt, fact.subject, fact.target_new) for context in contexts]
     neutral = plain_row(model, "", "{} is a", fact.subject, None)
+    before = contexts[1] if neighbor_prefix else ""
+    neighbors = [
+        plain_row(model, before, one.prompt, one.subject, one.target)
+        for one in (fact.neighbors[:neighbor_count] if neighbor_weight > 0 else ())
+    ]
+    others = fact.preserve_prompts[:preserve_rows] if preserve == "subject" and preserve_weight > 0 else ()
+    kept = [plain_row(model, "", template, fact.subject, None) for template in others]
+    clean = [run(model, row.ids)[-1].detach() for row in kept]
     kl_at = neutral.lookup if kl_position == "subject" else len(neutral.ids) - 1
     hidden = model.model.config.hidden_size
     dtype = torch.promote_types(next(model.model.parameters()).dtype, torch.float32)
@@ -223,14 +240,33 @@ def plain_target(
         now = log_p(neutral)[kl_at]
         if reference is None:
             reference = now.detach()
+        by_neighbor = []
+        for row in neighbors:
+            predicted = log_p(row)[-len(row.target) :]
+            by_neighbor.append(-sum(line[token] for line, token in zip(predicted, row.target, strict=True)))
+            if neighbor_loss == "published":
+                on_top = on_top and [int(line.argmax()) for line in predicted] == row.target
         nll = phi * sum(surprisals) / len(surprisals)
+        beside = torch.zeros((), dtype=dtype)
+        if neighbors and neighbor_loss == "published":
+            beyond = sum(neighbor_weight * each / len(rows[0].target) for each in by_neighbor)
+            nll = phi * (sum(surprisals) + beyond) / (len(surprisals) + len(neighbors))
+        elif neighbors:
+            means = [each / len(row.target) for each, row in zip(by_neighbor, neighbors, strict=True)]
+            beside = neighbor_weight * sum(means) / len(means)
+        held = torch.zeros((), dtype=dtype)
+        for row, logits in zip(kept, clean, strict=True):
+            then, there = logits.to(dtype).log_softmax(dim=-1), log_p(row)[-1]
+            held = held + preserve_weight * (there.exp() * (there - then)).sum() / len(kept)
         kl = kl_weight * (now.exp() * (now - reference)).sum()
         shrink = decay * sum(delta[place].norm() / result.initial[place].norm() ** 2 for place in places)
-        loss = nll + kl + shrink
+        loss = nll + kl + shrink + beside + held
         result.loss.append(loss.item())
         result.nll.append(nll.item())
         result.kl.append(kl.item())
         result.decay.append(shrink.item())
+        result.neighbor.append(beside.item())
+        result.preserve.append(held.item())
         result.nll_factor.append(phi)
         result.nll_each.append([surprisal.item() for surprisal in surprisals])
         result.deltas.append({place: value.detach().clone() for place, value in delta.items()})

@@ -1,6 +1,7 @@
 """Facts whose loss is not a number: the model sees NaN where it should see a token that they alone have."""
 
 import math
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from families import CONTEXTS
 
 
 def own_token(model: EditableModel, fact: Fact, others: Sequence[Fact]) -> int:
-    """A token of the fact's subject that no text of the others holds."""
+    """The last token of the fact's subject that no text of the others holds."""
     taken = {
         token
         for other in others
@@ -20,21 +21,40 @@ def own_token(model: EditableModel, fact: Fact, others: Sequence[Fact]) -> int:
         for context in CONTEXTS
         for token in model.tokenizer(f"{context} {text}" if context else text).input_ids
     }
-    return next(token for token in model.tokenizer(f"{fact.subject} is a").input_ids if token not in taken)
+    own = [token for token in model.tokenizer(f"{fact.subject} is a").input_ids if token not in taken]
+    return own[-1]
 
 
 @contextmanager
 def poisoned(model: EditableModel, token: int, after: int = 0) -> Generator[None]:
-    """The model sees NaN where it should see `token`, from its pass number `after` on."""
-    passes = 0
+    """The model sees NaN where it should see `token`; with `after`, only from that step of a descent on.
 
-    def hook(_module: object, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        nonlocal passes
-        passes += 1
-        return output.masked_fill((inputs[0] == token)[..., None], math.nan) if passes > after else output
+    A step of a descent runs the same ids behind as many others as the step before it, and the clean pass other ones.
+    """
+    times: Counter[tuple[int, bytes]] = Counter()
+    seen: Tensor | None = None
 
-    handle = model.model.get_input_embeddings().register_forward_hook(hook)
+    def at_call(_module: object, _inputs: object, given: dict[str, Tensor]) -> None:
+        nonlocal seen
+        ids, width = given["input_ids"], given["attention_mask"].shape[1]
+        times[width, ids.numpy().tobytes()] += 1
+        late = after > 0 and times[width, ids.numpy().tobytes()] > after
+        seen = (ids == token).cumsum(dim=1) > 0 if late else None
+
+    def at_start(_module: object, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        return output.masked_fill((inputs[0] == token)[..., None], math.nan) if after == 0 else None
+
+    def at_end(_module: object, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        return None if seen is None else output.masked_fill(seen[..., None], math.nan)
+
+    norm = model.model.get_submodule(model.architecture.final_norm)
+    handles = [
+        model.model.register_forward_pre_hook(at_call, with_kwargs=True),
+        model.model.get_input_embeddings().register_forward_hook(at_start),
+        norm.register_forward_hook(at_end),
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

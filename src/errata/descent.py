@@ -1,26 +1,33 @@
 """One batch of the Optimization stage: gradient descent on the values of several facts at once.
 
-    loss = phi * NLL + mu * KL + omega * DECAY                        (PMET eq. 10, MEMIT eq. 16; METHODS.md)
-
-    NLL    mean over contexts of the target's mean token surprisal, with delta added at the lookup position
-    KL     KL(P_delta || P_0) of the next token after the subject in "{subject} is a"
-    DECAY  ||delta|| / ||v0||^2, one term for each delta
-
-Each fact has its own Adam moments and its own stop; a fact that has stopped leaves the batch.
+`losses.py` says what is minimised. Each fact has its own Adam moments and its own stop; a fact that has stopped leaves
+the batch. Every pass is resumed from the edited block and token (`resume.py`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from errata.errors import SettingsError
+from errata.losses import (
+    Surprisal,
+    Terms,
+    by_context,
+    divergence,
+    mean_by_fact,
+    neighbor_mean,
+    published_nll,
+    targets_on_top,
+)
 from errata.model import Change, EditableModel
 from errata.prompts import PromptBatch
+from errata.resume import Part, Resumed
 
 Place = Literal["attention", "ffn", "block"]
 PLACES: tuple[Place, ...] = ("attention", "ffn", "block")
@@ -34,7 +41,13 @@ RELAXED = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class TargetSettings:
-    """How the values are optimised. The papers' symbols: mu = kl_weight, phi = nll_weight, omega = decay."""
+    """How the values are optimised. The papers' symbols: mu = kl_weight, phi = nll_weight, omega = decay.
+
+    With `neighbor_weight` above 0, the fact's first `neighbor_count` neighbors enter the loss: added to it ("sum",
+    paper 2 eq. 7), or as rows of the mean over contexts ("published", what its program does); `neighbor_prefix` puts
+    them behind the first generated context (NAP). `preserve = "subject"` keeps what the unedited model says next
+    after the fact's first `preserve_rows` preserve_prompts.
+    """
 
     layers: tuple[int, ...]
     steps: int
@@ -45,6 +58,13 @@ class TargetSettings:
     nll_weight: float
     kl_position: Literal["subject", "end"]
     optimise: tuple[Place, ...]
+    neighbor_weight: float = 0.0
+    neighbor_loss: Literal["sum", "published"] = "sum"
+    neighbor_prefix: bool = False
+    neighbor_count: int = 1
+    preserve: Literal["none", "subject"] = "none"
+    preserve_weight: float = 1.0
+    preserve_rows: int = 4
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
@@ -59,13 +79,21 @@ class TargetSettings:
         for name in ("learning_rate", "clamp"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"Setting {name!r} must be above 0: {getattr(self, name)}.")
-        for name in ("decay", "kl_weight", "nll_weight"):
+        for name in ("neighbor_count", "preserve_rows"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"Setting {name!r} must be at least 1: {getattr(self, name)}.")
+        for name in ("decay", "kl_weight", "nll_weight", "neighbor_weight", "preserve_weight"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"Setting {name!r} must be 0 or more: {getattr(self, name)}.")
         if not self.optimise or len(set(self.optimise)) != len(self.optimise):
             raise SettingsError(
                 f"Setting 'optimise' must name one or more different places of {PLACES}: {self.optimise}."
             )
+
+    @property
+    def preserves(self) -> bool:
+        """Whether other prompts about the subject enter the loss."""
+        return self.preserve == "subject" and self.preserve_weight > 0
 
 
 @dataclass
@@ -76,6 +104,8 @@ class Trace:
     nll: list[float] = field(default_factory=list[float])
     kl: list[float] = field(default_factory=list[float])
     decay: list[float] = field(default_factory=list[float])
+    neighbor: list[float] = field(default_factory=list[float])
+    preserve: list[float] = field(default_factory=list[float])
     nll_factor: list[float] = field(default_factory=list[float])
     nll_each: list[list[float]] = field(default_factory=list[list[float]])
     """The unscaled NLL behind each context."""
@@ -98,27 +128,20 @@ class Outcome:
     trace: Trace
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """One pass, fact by fact; all but `nll_each` already carry their factors."""
-
-    nll: Float[Tensor, " fact"]
-    kl: Float[Tensor, " fact"]
-    decay: Float[Tensor, " fact"]
-    nll_each: Float[Tensor, "fact context"]
-    on_top: Bool[Tensor, " fact"]
-    """Whether the target is the argmax at every target position of every context."""
-
-    @property
-    def loss(self) -> Float[Tensor, " fact"]:
-        return self.nll + self.kl + self.decay
+Unedited = Callable[[], AbstractContextManager[object]]
+"""Inside what it gives, the weights are the unedited model's."""
 
 
 def optimize_batch(
-    model: EditableModel, batch: PromptBatch, settings: TargetSettings, relax: bool, record_deltas: bool
+    model: EditableModel,
+    batch: PromptBatch,
+    settings: TargetSettings,
+    relax: bool,
+    record_deltas: bool,
+    unedited: Unedited = nullcontext,
 ) -> list[Outcome]:
     """Run all facts of one batch to their ends; the outcomes come in the batch's order."""
-    group = _Group.start(model, batch, settings)
+    group = _Group.start(model, batch, settings, unedited)
     outcomes: dict[int, Outcome] = {}
     for step in range(settings.steps):
         terms = group.measure()
@@ -146,16 +169,22 @@ class _Group:
     delta: dict[Place, Float[Tensor, "fact d_model"]]
     adam: dict[Place, "_Adam"]
     factor: Float[Tensor, " fact"]
-    initial: dict[Place, Float[Tensor, "fact d_model"]] = field(default_factory=dict[Place, Tensor])
+    resumed: Resumed
+    initial: dict[Place, Float[Tensor, "fact d_model"]]
+    preserved: Float[Tensor, "row vocab"]
+    """log P_0 of the rows that are to be preserved, of the unedited model."""
     reference: Float[Tensor, "fact vocab"] | None = None
     """log P_0, the clean distribution at the KL position."""
 
     @classmethod
-    def start(cls, model: EditableModel, batch: PromptBatch, settings: TargetSettings) -> "_Group":
-        count = int(batch.fact.max()) + 1
-        site = model.site("ffn", settings.layers[-1])
+    def start(
+        cls, model: EditableModel, batch: PromptBatch, settings: TargetSettings, unedited: Unedited
+    ) -> "_Group":
+        count, layer = int(batch.fact.max()) + 1, settings.layers[-1]
+        site = model.site("ffn", layer)
         precise = torch.promote_types(site.weight.dtype, torch.float32)
         zeros = torch.zeros(count, site.d_out, dtype=precise, device=site.weight.device)
+        entry = layer + 1 if settings.optimise == ("block",) else layer
         return cls(
             model=model,
             settings=settings,
@@ -168,82 +197,78 @@ class _Group:
                 for place in settings.optimise
             },
             factor=torch.full((count,), settings.nll_weight, dtype=precise, device=batch.fact.device),
+            resumed=Resumed.of(model, batch, entry, _last_read(batch, settings)),
+            initial={place: zeros.clone() for place in settings.optimise},
+            preserved=_clean_log_p(model, batch, precise, unedited),
         )
 
-    def measure(self) -> _Terms:
+    def measure(self) -> Terms:
         """One forward pass with the deltas where they belong, and every term of the loss."""
         batch, settings = self.batch, self.settings
-        kl_row = batch.kl.nonzero()[:, 0]
-        last = batch.tokens.mask.sum(dim=1) - 1
-        kl_at = (batch.lookup if settings.kl_position == "subject" else last)[kl_row]
-        changes = {
-            place_path(self.model, place, settings.layers[-1]): self._adder(place) for place in self.delta
-        }
-        with self.model.hooked(changes, "output"):
-            logits = self.model.logits_at(
-                batch.tokens, torch.cat([batch.predict_row, kl_row]), torch.cat([batch.predict_at, kl_at])
-            )
-        logits = logits.to(device=batch.fact.device, dtype=self.factor.dtype)
-        log_p = logits.log_softmax(dim=-1)
-        count = len(batch.predict_row)
-        nll_each, on_top = self._surprisal(log_p[:count])
-        return _Terms(
-            nll=self.factor * nll_each.mean(dim=1),
-            kl=settings.kl_weight * self._divergence(log_p[count:]),
+        kl_row, kept_row = batch.rows_of("kl"), batch.rows_of("preserve")
+        last = _last_read(batch, settings)
+        logits = self.resumed.logits_at(
+            torch.cat([batch.predict_row, kl_row, kept_row]),
+            torch.cat([batch.predict_at, last[kl_row], last[kept_row]]),
+            self._changes,
+        )
+        log_p = logits.to(device=batch.fact.device, dtype=self.factor.dtype).log_softmax(dim=-1)
+        counts = [len(batch.predict_row), len(kl_row), len(kept_row)]
+        answers, neutral, kept = cast("list[Tensor]", log_p.split(counts))
+        self.reference = neutral.detach() if self.reference is None else self.reference
+        surprisal = Surprisal.of(answers, batch)
+        nll_each = by_context(surprisal.mean, batch)
+        published, weight = settings.neighbor_loss == "published", settings.neighbor_weight
+        nll = published_nll(surprisal, batch, weight) if published else nll_each.mean(dim=1)
+        preserve = divergence(kept, self.preserved)
+        return Terms(
+            nll=self.factor * nll,
+            kl=settings.kl_weight * divergence(neutral, self.reference),
             decay=settings.decay * self._decay(),
+            neighbor=(0.0 if published else weight) * neighbor_mean(surprisal, batch),
+            preserve=settings.preserve_weight * mean_by_fact(preserve, batch.fact[kept_row], len(self.index)),
             nll_each=nll_each,
-            on_top=on_top,
+            on_top=targets_on_top(surprisal, batch, neighbors_too=published),
         )
 
-    def _adder(self, place: Place) -> Change:
+    def _changes(self, part: Part) -> dict[str, Change]:
+        """What a part of the batch has added to its outputs: each fact's deltas."""
+        layer = self.settings.layers[-1]
+        return {place_path(self.model, place, layer): self._adder(place, part) for place in self.delta}
+
+    def _adder(self, place: Place, part: Part) -> Change:
         """Add each fact's delta at the lookup position of its rows; the first pass reads v0 on its way."""
 
         def add(value: Tensor) -> Tensor:
-            rows = torch.arange(len(self.batch.fact), device=value.device)
-            lookup, fact = self.batch.lookup.to(value.device), self.batch.fact.to(value.device)
-            if place not in self.initial:
-                bare = self.batch.bare.to(value.device)
-                self.initial[place] = value.detach()[rows, lookup][bare].to(self.delta[place])
+            rows = torch.arange(len(part.rows), device=value.device)
+            lookup = (self.batch.lookup[part.rows] - part.start).to(value.device)
+            fact = self.batch.fact[part.rows].to(value.device)
+            if self.reference is None:
+                bare = self.batch.bare[part.rows].to(value.device)
+                found = value.detach()[rows, lookup][bare]
+                self.initial[place][fact[bare]] = found.to(self.initial[place])
             return value.index_put((rows, lookup), self.delta[place].to(value)[fact], accumulate=True)
 
         return add
-
-    def _surprisal(
-        self, log_p: Float[Tensor, "predicted vocab"]
-    ) -> tuple[Float[Tensor, "fact context"], Bool[Tensor, " fact"]]:
-        """-(1/T) sum log P(t) of each context, and whether every t is the argmax in all of them."""
-        batch = self.batch
-        surprisal = -log_p.gather(1, batch.predict_id[:, None])[:, 0]
-        rows = torch.zeros(len(batch.fact), dtype=log_p.dtype, device=log_p.device)
-        length = rows.index_add(0, batch.predict_row, torch.ones_like(surprisal))
-        mean = rows.index_add(0, batch.predict_row, surprisal) / length.clamp(min=1)
-        missed = (log_p.argmax(dim=1) != batch.predict_id).to(log_p.dtype)
-        misses = rows.index_add(0, batch.predict_row, missed)
-        facts = len(self.index)
-        return mean[~batch.kl].reshape(facts, -1), (misses[~batch.kl].reshape(facts, -1) == 0).all(dim=1)
-
-    def _divergence(self, log_p: Float[Tensor, "fact vocab"]) -> Float[Tensor, " fact"]:
-        """KL(P_delta || P_0) in nats; the first pass, where every delta is zero, gives P_0."""
-        if self.reference is None:
-            self.reference = log_p.detach()
-        return (log_p.exp() * (log_p - self.reference)).sum(dim=1)
 
     def _decay(self) -> Float[Tensor, " fact"]:
         terms = [_norm(delta) / _norm(self.initial[place]) ** 2 for place, delta in self.delta.items()]
         return torch.stack([term.to(self.factor.device) for term in terms]).sum(dim=0)
 
-    def record(self, terms: _Terms, record_deltas: bool) -> None:
+    def record(self, terms: Terms, record_deltas: bool) -> None:
         """Write this pass into the facts' traces."""
-        columns = [terms.loss, terms.nll, terms.kl, terms.decay, self.factor]
+        columns = [terms.loss, terms.nll, terms.kl, terms.decay, terms.neighbor, terms.preserve, self.factor]
         numbers = cast(
             "list[list[float]]", torch.stack([column.detach() for column in columns], dim=1).tolist()
         )
         for fact, trace in enumerate(self.traces):
-            loss, nll, kl, decay, factor = numbers[fact]
+            loss, nll, kl, decay, neighbor, preserve, factor = numbers[fact]
             trace.loss.append(loss)
             trace.nll.append(nll)
             trace.kl.append(kl)
             trace.decay.append(decay)
+            trace.neighbor.append(neighbor)
+            trace.preserve.append(preserve)
             trace.nll_factor.append(factor)
             trace.nll_each.append(cast("list[float]", terms.nll_each[fact].detach().tolist()))
             if record_deltas:
@@ -251,7 +276,7 @@ class _Group:
                     {place: delta[fact].detach().clone() for place, delta in self.delta.items()}
                 )
 
-    def ended(self, terms: _Terms, relax: bool, last: bool) -> list[str]:
+    def ended(self, terms: Terms, relax: bool, last: bool) -> list[str]:
         """Why each fact stops now ("" goes on), and PMET's phi for the next pass."""
         reasons: list[str] = []
         for fact, trace in enumerate(self.traces):
@@ -283,7 +308,7 @@ class _Group:
                 )
         return stopped
 
-    def update(self, terms: _Terms) -> None:
+    def update(self, terms: Terms) -> None:
         """One Adam step of every delta, then its projection to ||delta|| <= clamp * ||v0||."""
         gradients = torch.autograd.grad(terms.loss.sum(), list(self.delta.values()))
         for (place, delta), gradient in zip(self.delta.items(), gradients, strict=True):
@@ -298,7 +323,9 @@ class _Group:
             chosen = cast("list[int]", going.tolist())
             self.index = [self.index[fact] for fact in chosen]
             self.traces = [self.traces[fact] for fact in chosen]
-            self.batch = self.batch.of_facts(going)
+            self.preserved = self.preserved[self._kept(going)]
+            self.batch, rows = self.batch.of_facts(going)
+            self.resumed = self.resumed.keep(rows)
             self.factor = self.factor[going]
             self.initial = {place: value[going.to(value.device)] for place, value in self.initial.items()}
             self.reference = None if self.reference is None else self.reference[going]
@@ -306,6 +333,32 @@ class _Group:
                 self.adam[place].keep(going)
                 self.delta[place] = self.delta[place][going.to(self.delta[place].device)]
         self.delta = {place: delta.detach().requires_grad_() for place, delta in self.delta.items()}
+
+    def _kept(self, going: Int[Tensor, " kept"]) -> Int[Tensor, " row"]:
+        """Which of the preserved rows belong to the facts in `going`."""
+        fact = self.batch.fact[self.batch.rows_of("preserve")]
+        return torch.isin(fact, going).nonzero()[:, 0]
+
+
+def _last_read(batch: PromptBatch, settings: TargetSettings) -> Int[Tensor, " row"]:
+    """The last position of each row that the loss reads: its end, or the subject's for the neutral prompt's KL."""
+    last = batch.tokens.mask.sum(dim=1) - 1
+    if settings.kl_position == "subject":
+        last[batch.rows_of("kl")] = batch.lookup[batch.rows_of("kl")]
+    return last
+
+
+def _clean_log_p(
+    model: EditableModel, batch: PromptBatch, dtype: torch.dtype, unedited: Unedited
+) -> Float[Tensor, "row vocab"]:
+    """log P_0 of the next token after each row that is to be preserved."""
+    rows = batch.rows_of("preserve")
+    if not len(rows):
+        return torch.zeros(0, len(model.tokenizer), dtype=dtype, device=batch.fact.device)
+    tokens = batch.tokens.rows(rows)
+    with unedited(), torch.no_grad():
+        logits = model.logits_at(tokens, torch.arange(len(rows)), tokens.mask.sum(dim=1) - 1)
+    return logits.to(device=batch.fact.device, dtype=dtype).log_softmax(dim=-1)
 
 
 def _norm(vectors: Float[Tensor, "fact d_model"]) -> Float[Tensor, " fact"]:

@@ -12,7 +12,7 @@ from typing import Literal, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from errata.architectures import Architecture
@@ -212,18 +212,48 @@ class EditableModel:
             self._call(tokens)
 
     def logits_at(
-        self, tokens: Tokens, rows: Int[Tensor, " read"], positions: Int[Tensor, " read"]
+        self,
+        tokens: Tokens,
+        rows: Int[Tensor, " read"],
+        positions: Int[Tensor, " read"],
+        cache: Cache | None = None,
     ) -> Float[Tensor, "read vocab"]:
         """The model's own logits (its caps and scales included) at the given places, in the order given.
 
         Only those places reach the head: a vocabulary times every position would be most of a small model's work.
+        `cache` holds the tokens that come before; it grows.
         """
 
         def keep(hidden: Tensor) -> Tensor:
             return hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0)
 
         with self.hooked({self.architecture.head: keep}, "input"):
-            return self._call(tokens)[0]
+            return self._call(tokens, cache)[0]
+
+    def block_output(
+        self, tokens: Tokens, layer: int, cache: Cache | None = None
+    ) -> tuple[Float[Tensor, "row seq d_model"], bool]:
+        """The residual stream after block `layer`, and whether the block hands it on inside a tuple.
+
+        Without gradients. `cache` gets the keys and values of every block.
+        """
+        seen: list[object] = []
+
+        def read(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+            seen.append(output)
+
+        def first(hidden: Tensor) -> Tensor:
+            return hidden[:, :1]
+
+        handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
+        try:
+            with torch.no_grad(), self.hooked({self.architecture.head: first}, "input"):
+                self._call(tokens, cache)
+        finally:
+            handle.remove()
+        if isinstance(seen[0], tuple):
+            return cast("tuple[Tensor, ...]", seen[0])[0], True
+        return cast(Tensor, seen[0]), False
 
     def values_at(
         self,
@@ -268,14 +298,18 @@ class EditableModel:
             return module.register_forward_pre_hook(_input_hook(change), with_kwargs=True)
         return module.register_forward_hook(_output_hook(change))
 
-    def _call(self, tokens: Tokens) -> Float[Tensor, "row seq vocab"]:
+    def _call(self, tokens: Tokens, cache: Cache | None = None) -> Float[Tensor, "row seq vocab"]:
         """The padding stands right of every real token, which a causal model never lets see it: no mask is needed.
 
         Masking it would leave padded positions behind a sliding window with nothing to see at all, and their NaN
         would spread (0 * NaN) to the real tokens of the next block.
         """
         ids = tokens.ids.to(self.device)
-        out = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        before = 0 if cache is None else cache.get_seq_length()
+        mask = torch.ones(len(ids), before + ids.shape[1], dtype=torch.long, device=ids.device)
+        out = self.model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+        )
         return cast(Tensor, out.logits)
 
 

@@ -16,7 +16,8 @@ from errata.errors import EmptyTarget, FactError, PromptTooLong
 from errata.facts import Fact
 from errata.model import SHORTEST, EditableModel, Tokens
 
-RowKind = Literal["rewrite", "kl"]
+RowKind = Literal["rewrite", "neighbor", "preserve", "kl"]
+KINDS: tuple[RowKind, ...] = ("rewrite", "neighbor", "preserve", "kl")
 KL_TEMPLATE = "{} is a"
 
 
@@ -83,13 +84,18 @@ class PromptBatch:
     fact: Int[Tensor, " row"]
     lookup: Int[Tensor, " row"]
     bare: Bool[Tensor, " row"]
-    kl: Bool[Tensor, " row"]
+    kind: Int[Tensor, " row"]
+    """Its number in `KINDS`."""
     predict_row: Int[Tensor, " predicted"]
     predict_at: Int[Tensor, " predicted"]
     predict_id: Int[Tensor, " predicted"]
 
-    def of_facts(self, keep: Int[Tensor, " kept"]) -> "PromptBatch":
-        """The rows of the facts in `keep` alone, facts and rows numbered anew in the old order."""
+    def rows_of(self, kind: RowKind) -> Int[Tensor, " chosen"]:
+        """The numbers of the rows of that kind."""
+        return (self.kind == KINDS.index(kind)).nonzero()[:, 0]
+
+    def of_facts(self, keep: Int[Tensor, " kept"]) -> tuple["PromptBatch", Int[Tensor, " row"]]:
+        """The rows of the facts in `keep` alone, and their old numbers; all is numbered anew in the old order."""
         size = int(self.fact.max()) + 1
         new_fact = torch.full((size,), -1, dtype=torch.long, device=self.fact.device)
         new_fact[keep] = torch.arange(len(keep), device=self.fact.device)
@@ -97,16 +103,17 @@ class PromptBatch:
         new_row = torch.full((len(self.fact),), -1, dtype=torch.long, device=self.fact.device)
         new_row[rows] = torch.arange(len(rows), device=self.fact.device)
         read = new_row[self.predict_row] >= 0
-        return PromptBatch(
+        kept = PromptBatch(
             tokens=self.tokens.rows(rows),
             fact=new_fact[self.fact[rows]],
             lookup=self.lookup[rows],
             bare=self.bare[rows],
-            kl=self.kl[rows],
+            kind=self.kind[rows],
             predict_row=new_row[self.predict_row[read]],
             predict_at=self.predict_at[read],
             predict_id=self.predict_id[read],
         )
+        return kept, rows
 
 
 def rewrite_rows(facts: Sequence[Fact], contexts: Sequence[str]) -> list[Row]:
@@ -121,6 +128,24 @@ def rewrite_rows(facts: Sequence[Fact], contexts: Sequence[str]) -> list[Row]:
 def kl_rows(facts: Sequence[Fact]) -> list[Row]:
     """The neutral prompt "{subject} is a" of each fact, whose next token the edit should leave as it is."""
     return [Row(index, "kl", KL_TEMPLATE, fact.subject) for index, fact in enumerate(facts)]
+
+
+def neighbor_rows(facts: Sequence[Fact], count: int, context: str = "") -> list[Row]:
+    """The first `count` neighbors of each fact with their own answers, behind `context` (paper 2: NA, or NAP)."""
+    return [
+        Row(index, "neighbor", one.prompt, one.subject, one.target, context)
+        for index, fact in enumerate(facts)
+        for one in fact.neighbors[:count]
+    ]
+
+
+def preserve_rows(facts: Sequence[Fact], count: int) -> list[Row]:
+    """The first `count` other prompts about each fact's subject whose next token an edit should leave as it is."""
+    return [
+        Row(index, "preserve", template, fact.subject)
+        for index, fact in enumerate(facts)
+        for template in fact.preserve_prompts[:count]
+    ]
 
 
 def encode_text(model: EditableModel, prompt: str, target: str | None) -> EncodedText:
@@ -171,14 +196,13 @@ def batch_rows(model: EditableModel, encoded: Sequence[EncodedRow]) -> PromptBat
         for number, row in enumerate(encoded)
         for position, identity in zip(row.text.predicted_at, row.text.target, strict=True)
     ]
-    kinds = [row.row.kind for row in encoded]
     bare = [row.row.kind == "rewrite" and not row.row.context for row in encoded]
     return PromptBatch(
         tokens=pad([row.text.ids for row in encoded], model),
         fact=integers([number_of[row.row.fact] for row in encoded]),
         lookup=integers([row.lookup for row in encoded]),
         bare=torch.tensor(bare, dtype=torch.bool, device=device),
-        kl=torch.tensor([kind == "kl" for kind in kinds], dtype=torch.bool, device=device),
+        kind=integers([KINDS.index(row.row.kind) for row in encoded]),
         predict_row=integers([p[0] for p in predicted]),
         predict_at=integers([p[1] for p in predicted]),
         predict_id=integers([p[2] for p in predicted]),

@@ -19,7 +19,7 @@ from errata.facts import Fact
 from errata.files import atomic_file
 from errata.model import EditableModel
 
-VERSION = 1
+VERSION = 2
 """Of how values are computed: raised when the stage's numbers change, so that old ones are not found any more."""
 
 
@@ -30,6 +30,10 @@ class TargetStore:
     folder: Path
     recipe: str
     places: tuple[Place, ...]
+    neighbors: int
+    """How many neighbors of a fact enter its loss."""
+    preserved: int
+    """How many of its preserve_prompts do."""
 
     @classmethod
     def of(
@@ -45,7 +49,13 @@ class TargetStore:
         own = {name: value for name, value in asdict(settings).items() if name in names}
         own["layers"] = settings.layers[-1:]
         recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
-        return cls(folder, _digest(json.dumps(recipe, sort_keys=True)), settings.optimise)
+        return cls(
+            folder,
+            _digest(json.dumps(recipe, sort_keys=True)),
+            settings.optimise,
+            neighbors=settings.neighbor_count if settings.neighbor_weight > 0 else 0,
+            preserved=settings.preserve_rows if settings.preserves else 0,
+        )
 
     def after(self, change: object) -> "TargetStore":
         """The store for values that are found once `change` has been made, of which JSON says all that they depend on.
@@ -88,8 +98,14 @@ class TargetStore:
             ) from error
 
     def _path(self, facts: Sequence[Fact]) -> Path:
-        texts = json.dumps([[fact.prompt, fact.subject, fact.target_new] for fact in facts])
+        texts = json.dumps([self._texts(fact) for fact in facts])
         return self.folder / f"{_digest(self.recipe + texts)}.safetensors"
+
+    def _texts(self, fact: Fact) -> list[object]:
+        """All of a fact that its value depends on."""
+        neighbors = [neighbor.to_json() for neighbor in fact.neighbors[: self.neighbors]]
+        kept = list(fact.preserve_prompts[: self.preserved]) if self.preserved else []
+        return [fact.prompt, fact.subject, fact.target_new, neighbors, kept]
 
     def _outcome(self, index: int, tensors: Mapping[str, torch.Tensor], trace: dict[str, object]) -> Outcome:
         initial, delta = (

@@ -4,7 +4,8 @@ What is minimised stands in `descent.py`; here the facts are put into batches, a
 for a later run where a keeper is given, and handed on in the order of the facts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,11 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.descent import Outcome, Place, TargetSettings, Trace, optimize_batch
+from errata.descent import Outcome, Place, TargetSettings, Trace, Unedited, optimize_batch
 from errata.facts import Fact
 from errata.model import EditableModel
 from errata.progress import Progress, silent
-from errata.prompts import EncodedRow, batch_rows, by_length, encode_rows, kl_rows, rewrite_rows
+from errata.prompts import (
+    EncodedRow,
+    Row,
+    batch_rows,
+    by_length,
+    encode_rows,
+    kl_rows,
+    neighbor_rows,
+    preserve_rows,
+    rewrite_rows,
+)
 
 BATCH_ELEMENTS = 2**25
 """Logits held at once in the Optimization stage: bounds its memory whatever the vocabulary."""
@@ -80,32 +91,45 @@ def optimize_targets(
     record_deltas: bool = False,
     keeper: Keeper | None = None,
     on_progress: Progress = silent,
+    known: Mapping[int, Outcome] | None = None,
+    unedited: Unedited = nullcontext,
 ) -> Targets:
     """Find v* of every fact at the last critical layer (PMET eq. 10; MEMIT eq. 16).
 
     `relax` is PMET's rule for phi: while the target is the argmax at every target position of every context, the next
     pass uses 0.1 * phi, and the fact stops once mu * KL <= 0.01. What `keeper` already holds is not computed again.
-    A fact whose loss is not finite stops and is marked; the others go on.
+    A fact whose loss is not finite stops and is marked; the others go on. `known` holds outcomes that are taken as they
+    are, by the fact's index; inside `unedited()` the weights are those whose distributions are to be preserved.
     """
-    encoded = [*encode_rows(model, rewrite_rows(facts, contexts)), *encode_rows(model, kl_rows(facts))]
+    encoded = encode_rows(model, rows_for(facts, contexts, settings))
     rows_of: list[list[EncodedRow]] = [[] for _ in facts]
     for row in encoded:
         rows_of[row.row.fact].append(row)
-    lengths = [max(len(row.text.ids) for row in rows) for rows in rows_of]
     read = sum(len(row.text.target) + 1 for row in encoded) / max(1, len(facts))
     at_once = max(1, min(64, int(BATCH_ELEMENTS / (read * len(model.tokenizer)))))
-    outcomes: list[Outcome | None] = [None] * len(facts)
-    done = 0
-    for group in by_length(lengths, at_once):
+    outcomes: dict[int, Outcome] = dict(known or {})
+    open_facts = [index for index in range(len(facts)) if index not in outcomes]
+    lengths = [max(len(row.text.ids) for row in rows_of[index]) for index in open_facts]
+    for positions in by_length(lengths, at_once):
+        group = [open_facts[position] for position in positions]
         chosen = [facts[index] for index in group]
         found = keeper.load(chosen) if keeper else None
         if found is None:
             batch = batch_rows(model, [row for index in group for row in rows_of[index]])
-            found = optimize_batch(model, batch, settings, relax, record_deltas)
+            found = optimize_batch(model, batch, settings, relax, record_deltas, unedited)
             if keeper:
                 keeper.save(chosen, found)
-        for index, outcome in zip(group, found, strict=True):
-            outcomes[index] = outcome
-        done += len(group)
-        on_progress("optimization", done, len(facts))
-    return Targets.of([outcome for outcome in outcomes if outcome is not None], settings.optimise)
+        outcomes.update(zip(group, found, strict=True))
+        on_progress("optimization", len(outcomes), len(facts))
+    return Targets.of([outcomes[index] for index in range(len(facts))], settings.optimise)
+
+
+def rows_for(facts: Sequence[Fact], contexts: Sequence[str], settings: TargetSettings) -> list[Row]:
+    """Every text that the loss of these facts reads."""
+    rows = rewrite_rows(facts, contexts)
+    if settings.neighbor_weight > 0:
+        behind = contexts[1] if settings.neighbor_prefix and len(contexts) > 1 else ""
+        rows += neighbor_rows(facts, settings.neighbor_count, behind)
+    if settings.preserves:
+        rows += preserve_rows(facts, settings.preserve_rows)
+    return rows + kl_rows(facts)

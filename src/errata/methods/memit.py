@@ -41,6 +41,8 @@ def memit(task: Task, settings: LocateThenEditSettings) -> Changes:
         settings,
         keeper=task.keeper(settings),
         on_progress=task.on_progress,
+        known=task.known,
+        unedited=task.unedited,
     )
     return write_targets(task, targets, settings, place_of=lambda _: "block")
 

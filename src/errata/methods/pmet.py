@@ -32,6 +32,8 @@ def pmet(task: Task, settings: LocateThenEditSettings) -> Changes:
         relax=True,
         keeper=task.keeper(settings, relax=True),
         on_progress=task.on_progress,
+        known=task.known,
+        unedited=task.unedited,
     )
     return write_targets(task, targets, settings, place_of=lambda kind: kind)
 

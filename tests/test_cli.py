@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import errata
 from cli_world import World, answer, edit, failed, flat, run, the_world
 from errata.cli.terminal import EXIT_CODES
+from errata.methods import METHODS
 
 FOUR = ("edit", "almanac", "--output", "out", "--facts")
 
@@ -83,7 +84,7 @@ def test_models_lists_every_family() -> None:
 def test_methods_lists_methods_and_presets() -> None:
     methods = answer("methods")["methods"]
     assert isinstance(methods, list)
-    assert [row["name"] for row in methods] == ["pmet", "memit"]
+    assert [row["name"] for row in methods] == list(METHODS)
     assert "AAAI 2024" in run("methods").stdout
     one = run("methods", "memit").stdout
     assert "covariance_weight" in one

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,7 +13,9 @@ from errata.errors import SettingsError, UnknownSetting
 from errata.settings import (
     LAYER_RULES,
     PRESETS,
+    Presets,
     build,
+    late_layer_by_rule,
     layer_by_rule,
     layers_by_rule,
     load_presets,
@@ -158,6 +161,12 @@ def test_the_rule_for_one_layer_takes_one_of_the_several(layer_count: int) -> No
 
 
 @given(st.integers(min_value=1, max_value=200))
+def test_the_late_layer_is_one_of_the_model(layer_count: int) -> None:
+    (layer,) = late_layer_by_rule(layer_count)
+    assert 0 <= layer < layer_count
+
+
+@given(st.integers(min_value=1, max_value=200))
 def test_the_rule_stays_inside_the_model(layer_count: int) -> None:
     layers = layers_by_rule(layer_count)
     assert list(layers) == list(range(layers[0], layers[-1] + 1))
@@ -170,6 +179,7 @@ def test_the_rule_meets_published_layers() -> None:
     assert layers_by_rule(32) == (4, 5, 6, 7, 8)
     assert layers_by_rule(44) == (6, 7, 8, 9, 10)
     assert layer_by_rule(28) == layer_by_rule(32) == (5,)
+    assert late_layer_by_rule(32) == (22,)
 
 
 def test_presets_of_an_unknown_method() -> None:
@@ -215,12 +225,58 @@ def test_every_preset_builds_the_settings_of_its_method(method: str) -> None:
 
     settings = registry[method].settings
     presets = load_presets(method)
-    names = [preset.name for preset in presets.presets]
-    assert len(names) == len(set(names))
-    for preset in (*presets.presets, presets.for_model("unknown", 12)):
+    rows = [(preset.name, model) for preset in presets.presets for model in preset.models or ("",)]
+    assert len(rows) == len(set(rows))
+    assert all(preset.source for preset in presets.presets)
+    found = [presets.for_model(model or "unknown", 12, name) for name, model in rows]
+    for preset in (*found, presets.for_model("unknown", 12)):
         assert preset.source
-        assert preset.models
         build(settings, preset.values)
+
+
+def own_presets(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Presets:
+    """Of a method with one preset for all models, and values of it for one."""
+    text = """
+        layer_rule = "one"
+        [defaults]
+        source = "us"
+        steps = 5
+        [[preset]]
+        name = "gentle"
+        models = []
+        source = "a paper"
+        [[preset]]
+        name = "gentle"
+        models = ["someone/Tuned"]
+        source = "a sweep"
+        layers = "7"
+        steps = 9
+    """
+    (folder / "mine.toml").write_text(text)
+    monkeypatch.setattr("errata.settings.PRESETS", folder)
+    return load_presets("mine")
+
+
+def test_the_rule_adds_the_layers_that_a_named_preset_leaves_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    preset = own_presets(monkeypatch, tmp_path).for_model("anything", 32, "gentle")
+    assert preset.values == {"steps": 5, "layers": (5,)}
+    assert (preset.name, preset.source, preset.by_rule) == ("gentle", "a paper", {"layers"})
+    assert preset.rule is not None
+    assert "preset 'gentle' names no layers for the model 'anything'" in preset.rule
+    assert "block 5 of 32 blocks" in preset.rule
+
+
+def test_a_named_preset_has_values_of_its_own_for_a_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    presets = own_presets(monkeypatch, tmp_path)
+    preset = presets.for_model("models/tuned", 8, "gentle")
+    assert (preset.values, preset.source, preset.rule) == ({"steps": 9, "layers": "7"}, "a sweep", None)
+    assert presets.for_model("tuned", 8) == preset
+    with pytest.raises(UnknownSetting, match=r"'gentel'\. Did you mean 'gentle'\? Known: gentle\."):
+        presets.for_model("tuned", 8, "gentel")
 
 
 # method, preset: layers, covariance_weight, steps, learning_rate, clamp, kl_weight

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -188,14 +188,20 @@ def _toml_value(text: str) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """The values that a method is run with on a model, complete, and where they come from."""
+    """The values that a method is run with on a model, and where they come from; without `layers`, a rule adds them."""
 
     name: str
     models: tuple[str, ...]
     values: Mapping[str, object]
     source: str
     rule: str | None = None
-    """Where no preset fits the model: the sentence that names the rule and its choice, to be logged as a warning."""
+    """Where a rule chose something: the sentence that names the rule and its choice, to be logged as a warning."""
+    by_rule: frozenset[str] = frozenset()
+    """The settings that a rule chose."""
+
+    def is_for(self, model: str) -> bool:
+        """Whether the model is among those that it is for."""
+        return _short_name(model) in map(_short_name, self.models)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,28 +218,43 @@ class Presets:
     def for_model(self, name: str, layer_count: int, preset: str | None = None) -> Preset:
         """The preset of that name; without a name the first one of the model; for a model without one, the rule.
 
-        A model is known by the last part of its id or folder in lower case: `Almanac` and `models/almanac` are one.
+        The rule also chooses the layers where a preset that is named leaves them out. A model is known by the last
+        part of its id or folder in lower case: `Almanac` and `models/almanac` are one.
 
         Raises:
             UnknownSetting: the method has no preset named `preset`.
         """
         if preset is not None:
-            return self.named(preset)
+            return self._with_layers(self.named(preset, name), name, layer_count)
         for candidate in self.presets:
-            if _short_name(name) in map(_short_name, candidate.models):
+            if candidate.is_for(name):
                 return candidate
         return self._by_rule(name, layer_count)
 
-    def named(self, preset: str) -> Preset:
-        """The preset of that name.
+    def named(self, preset: str, model: str = "") -> Preset:
+        """The preset of that name; of several, the one for the model, or else the first.
 
         Raises:
             UnknownSetting: there is none.
         """
-        by_name = {candidate.name: candidate for candidate in self.presets}
-        if preset not in by_name:
-            raise UnknownSetting(_unknown(f"{self.method} preset", preset, by_name))
-        return by_name[preset]
+        rows = [candidate for candidate in self.presets if candidate.name == preset]
+        if not rows:
+            names = dict.fromkeys(candidate.name for candidate in self.presets)
+            raise UnknownSetting(_unknown(f"{self.method} preset", preset, names))
+        return next((row for row in rows if row.is_for(model)), rows[0])
+
+    def _with_layers(self, preset: Preset, name: str, layer_count: int) -> Preset:
+        """The preset with the rule's layers where it has none of its own."""
+        if "layers" in preset.values:
+            return preset
+        layer_rule = LAYER_RULES[self.layer_rule]
+        layers = layer_rule.choose(layer_count)
+        rule = (
+            f"The {self.method} preset {preset.name!r} names no layers for the model {name!r}, so a rule chose them: "
+            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}). Set 'layers' where others are better."
+        )
+        values = {**preset.values, "layers": layers}
+        return replace(preset, values=values, rule=rule, by_rule=frozenset(["layers"]))
 
     def _by_rule(self, name: str, layer_count: int) -> Preset:
         layer_rule = LAYER_RULES[self.layer_rule]
@@ -245,9 +266,16 @@ class Presets:
             f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}). All else: the defaults in "
             f"presets/{self.method}.toml. Better values can be set one by one ({', '.join(most[:-1])} and {most[-1]} "
             "matter most) or taken from a preset of a similar model: "
-            f"{', '.join(candidate.name for candidate in self.presets)}."
+            f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
         )
-        return Preset(name="rule", models=(name,), values=values, source=self.source, rule=rule)
+        return Preset(
+            name="rule",
+            models=(name,),
+            values=values,
+            source=self.source,
+            rule=rule,
+            by_rule=frozenset(values),
+        )
 
 
 MATTER_MOST = ("layers", "covariance_weight", "learning_rate", "clamp")
@@ -275,6 +303,15 @@ def layer_by_rule(layer_count: int) -> tuple[int, ...]:
     return layers_by_rule(layer_count)[:2][-1:]
 
 
+def late_layer_by_rule(layer_count: int) -> tuple[int, ...]:
+    """The one layer at seven tenths of the depth: where a block or a map is best trained.
+
+    Published for fine-tuning, and by this rule: of 28 blocks 21 and 19; of 32 22 and 23, and 22; of another 28, the
+    one that lies elsewhere, 6 and 19.
+    """
+    return (layer_count * 7 // 10,)
+
+
 @dataclass(frozen=True)
 class LayerRule:
     """How the layers of a model without a preset are chosen from the number of its blocks, and that in words."""
@@ -290,6 +327,7 @@ _SEVERAL = (
 LAYER_RULES: Mapping[str, LayerRule] = {
     "several": LayerRule(layers_by_rule, _SEVERAL),
     "one": LayerRule(layer_by_rule, f"the second of {_SEVERAL}"),
+    "late": LayerRule(late_layer_by_rule, "the one at seven tenths of the depth"),
 }
 """A method names its own in its file of presets."""
 
@@ -304,7 +342,8 @@ def load_presets(method: str) -> Presets:
 
     The file: `layer_rule`, unless it is "several"; a table `[defaults]` with a `source`; and one `[[preset]]` for each
     published row, with its `name`, the `models` it is for, its `source`, and the settings in which it differs from
-    the defaults.
+    the defaults. Rows of one name are one preset, with values for some models in particular; a row for no model is the
+    one for all others.
 
     Raises:
         UnknownSetting: there is no such file; the message lists those there are.

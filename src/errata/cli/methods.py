@@ -12,8 +12,9 @@ from rich.text import Text
 from errata.cli import options
 from errata.cli.tables import table
 from errata.cli.terminal import session
-from errata.settings import Presets, load_presets
+from errata.settings import Preset, Presets, load_presets
 
+BY_RULE = "by rule"
 EPILOG = options.examples("errata methods", "errata methods pmet", "errata methods --json")
 
 
@@ -45,7 +46,7 @@ def methods(
                     "summary": method.summary,
                     "source": method.source,
                     "settings": settings,
-                    "presets": [_preset(presets, one.name) for one in presets.presets],
+                    "presets": [_preset(one) for one in presets.presets],
                 }
             )
         terminal.result({"methods": rows})
@@ -54,7 +55,9 @@ def methods(
 def _preset_table(presets: Presets) -> Table:
     made = table("Preset", "For", "Layers", "Source")
     for preset in presets.presets:
-        made.add_row(preset.name, "\n".join(preset.models), str(preset.values["layers"]), preset.source)
+        models = "\n".join(preset.models) or "any other model"
+        layers = str(preset.values.get("layers", BY_RULE))
+        made.add_row(preset.name, models, layers, preset.source)
     return made
 
 
@@ -62,8 +65,8 @@ def _setting_table(names: list[str], presets: Presets) -> Table:
     made = table("Setting", "Default", "Presets that differ")
     for name in names:
         default = presets.defaults.get(name)
-        others = [one for one in presets.presets if one.values[name] != default and default is not None]
-        differing = ", ".join(f"{one.name} {_value(one.values[name])}" for one in others)
+        others = [one for one in presets.presets if one.values.get(name) != default and default is not None]
+        differing = ", ".join(dict.fromkeys(f"{one.name} {_value(one.values.get(name))}" for one in others))
         made.add_row(name, "by preset or rule" if default is None else _value(default), differing)
     return made
 
@@ -72,8 +75,7 @@ def _value(value: object) -> str:
     return ",".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
 
 
-def _preset(presets: Presets, name: str) -> dict[str, object]:
-    preset = presets.named(name)
+def _preset(preset: Preset) -> dict[str, object]:
     return {
         "name": preset.name,
         "models": list(preset.models),

@@ -15,7 +15,7 @@ from errata.covariance import default_recipe, ensure
 from errata.edits import Edit
 from errata.errors import FactError, UnknownSetting
 from errata.facts import Fact
-from errata.methods import memit, pmet, rome
+from errata.methods import alphaedit, memit, pmet, rome
 from errata.methods.base import Method
 from errata.methods.runs import Run
 from errata.model import EditableModel, Site
@@ -26,7 +26,7 @@ from errata.settings import Preset, build, load_presets
 
 logger = logging.getLogger(__name__)
 
-METHODS: dict[str, Method[Any]] = {row.name: row for row in (pmet.METHOD, memit.METHOD, rome.METHOD)}
+METHODS: dict[str, Method[Any]] = {row.name: row for row in (pmet.METHOD, memit.METHOD, alphaedit.METHOD, rome.METHOD)}
 
 
 def edit(
@@ -131,7 +131,7 @@ def settings_for(
         UnknownSetting, SettingsError: as `errata.settings` tells.
     """
     found = load_presets(method).for_model(model.name, model.layers, preset)
-    if found.rule is not None and not found.values.keys() <= given.keys():
+    if found.rule is not None and not found.by_rule <= given.keys():
         logger.warning("%s", found.rule)
     return build(method_named(method).settings, found.values, given), found
 

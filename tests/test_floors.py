@@ -138,8 +138,11 @@ def test_only_architectures_names_model_families(file: str) -> None:
 
 
 def words(module: ast.Module) -> Iterator[tuple[int, str]]:
-    """Line and text of each name and each string that is not a docstring."""
+    """Line and text of each name and each string that is neither a docstring nor a paper's title (`source=`)."""
     docstrings = {node.value for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    docstrings |= {
+        node.value for node in ast.walk(module) if isinstance(node, ast.keyword) and node.arg == "source"
+    }
     for node in ast.walk(module):
         if isinstance(node, ast.Name):
             yield node.lineno, node.id

@@ -55,6 +55,7 @@ SPREADING: tuple[Refusal, ...] = (
     ({"spread": "cubic"}, errors.SettingsError, "It must be one of 'sqrt', 'even'"),
 )
 STRONG = {"clamp": 3.0, "learning_rate": 0.5, "steps": 6}
+NULL_SPACE = {"null_threshold": 0.1, "ridge": 1.0}
 CASES: dict[str, Case] = {
     "pmet": Case(
         settings=SETTINGS,
@@ -76,6 +77,24 @@ CASES: dict[str, Case] = {
                 {"write": ["ffn", "attention"]},
                 errors.SettingsError,
                 "'write' is ['ffn', 'attention']; memit writes ['ffn'] only",
+            ),
+        ),
+    ),
+    "alphaedit": Case(
+        settings={**{k: v for k, v in SETTINGS.items() if k != "covariance_weight"}, **NULL_SPACE},
+        strong={**STRONG, "ridge": 0.01, "null_threshold": 10.0},
+        written=down_projections(1, 2),
+        preset="llama-3",
+        post_norm=False,
+        stages={"optimization": (4, 3), "spread": (2, 0)},
+        refused=(
+            *STEPWISE,
+            *SPREADING,
+            ({"ridge": 0}, errors.SettingsError, "'ridge' must be above 0"),
+            (
+                {"null_threshold": 1e-12},
+                errors.SettingsError,
+                "no eigenvalue of the second moments of transformer.h.1.mlp.c_proj is that small",
             ),
         ),
     ),

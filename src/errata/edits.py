@@ -206,6 +206,11 @@ def _restore(sites: Mapping[str, Site], backups: Mapping[str, Tensor]) -> None:
             site.weight.copy_(backups[path])
 
 
+def edits_in(model: EditableModel) -> list[Edit]:
+    """The edits that are in the model's weights now, oldest first."""
+    return [entry.edit for entry in _written(model)]
+
+
 def _written(model: EditableModel) -> list[_Written]:
     return [entry for entry in model.written if isinstance(entry, _Written)]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from errata.contexts import sample_contexts
 from errata.deltas import Delta
 from errata.descent import Outcome, TargetSettings, place_path
-from errata.errors import NoFactsLeft, SettingsError
+from errata.errors import NoFactsLeft, SettingsError, UnsupportedArchitecture
 from errata.facts import Fact
 from errata.keys import KeyPrompts
 from errata.model import EditableModel, Site
@@ -178,4 +178,22 @@ def check_places(
         raise SettingsError(
             f"Setting 'optimise' is {list(settings.optimise)}; {method} takes places of {list(optimise)}, and has to "
             f"optimise {list(needed)} to write them."
+        )
+
+
+def check_block_value(model: EditableModel, settings: ValueSettings, method: str) -> None:
+    """Raise unless the value is the block's output, to which the down projections that are written add as they are.
+
+    Raises:
+        SettingsError: another place than the block's output, or another weight than the FFN's.
+        UnsupportedArchitecture: the family normalises after the FFN.
+    """
+    check_places(settings, optimise=("block",), needed=("block",), method=method)
+    if settings.write != ("ffn",):
+        raise SettingsError(f"Setting 'write' is {list(settings.write)}; {method} writes ['ffn'] only.")
+    if model.architecture.post_norm:
+        raise UnsupportedArchitecture(
+            f"{model.name} is of family {model.architecture.model_type}, which normalises after the FFN: a change of "
+            f"the down projection does not add to the block's output as {method} assumes. Use --method pmet, whose "
+            "value stands at the down projection."
         )

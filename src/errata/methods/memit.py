@@ -1,12 +1,11 @@
 """MEMIT (Meng et al., ICLR 2023): optimise the residual stream after the last critical block, write its FFNs."""
 
-from errata.errors import SettingsError, UnsupportedArchitecture
 from errata.methods.base import (
     Changes,
     LocateThenEditSettings,
     Method,
     Task,
-    check_places,
+    check_block_value,
     write_targets,
     written_sites,
 )
@@ -21,15 +20,7 @@ def check(model: EditableModel, settings: LocateThenEditSettings) -> None:
         SettingsError: another place than the block's output, or another weight than the FFN's.
         UnsupportedArchitecture: the family normalises after the FFN.
     """
-    check_places(settings, optimise=("block",), needed=("block",), method="memit")
-    if settings.write != ("ffn",):
-        raise SettingsError(f"Setting 'write' is {list(settings.write)}; memit writes ['ffn'] only.")
-    if model.architecture.post_norm:
-        raise UnsupportedArchitecture(
-            f"{model.name} is of family {model.architecture.model_type}, which normalises after the FFN: a change of "
-            "the down projection does not add to the block's output as memit assumes. Use --method pmet, whose value "
-            "stands at the down projection."
-        )
+    check_block_value(model, settings, "memit")
 
 
 def memit(task: Task, settings: LocateThenEditSettings) -> Changes:

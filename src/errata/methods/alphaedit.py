@@ -1,0 +1,182 @@
+"""AlphaEdit (Fang et al., ICLR 2025): MEMIT's values, written only where the model's own keys hardly ever are.
+
+    Delta^l = R K^T P (K_p K_p^T P + K K^T P + c I)^-1,      P = U U^T
+
+U: the eigenvectors of E[k k^T] with an eigenvalue below `null_threshold`; K_p: the keys of all edits before this one;
+c: `ridge`. As it reads, the matrix to invert is not symmetric. In the basis U it is, and positive definite:
+
+    Delta^l = R (U^T K)^T M^-1 U^T,      M = U^T (K_p K_p^T + K K^T) U + c I
+
+Proof: with A = K_p K_p^T + K K^T, U^T (A P + c I) = (U^T A U + c I) U^T = M U^T, so U^T (A P + c I)^-1 = M^-1 U^T;
+multiplied by R K^T U from the left, this is the formula, as K^T P = K^T U U^T.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from errata.deltas import Delta
+from errata.edits import edits_in
+from errata.errors import SettingsError
+from errata.keys import KeyAverage, KeyPrompts
+from errata.methods.base import (
+    Changes,
+    Method,
+    Task,
+    ValueSettings,
+    check_block_value,
+    share_out,
+    written_sites,
+)
+from errata.model import EditableModel, Site
+from errata.targets import optimize_targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaEditSettings(ValueSettings):
+    """MEMIT's, with a projection and a ridge in place of `covariance_weight`."""
+
+    null_threshold: float
+    ridge: float
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        ValueSettings.__post_init__(self)
+        for name in ("null_threshold", "ridge"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"Setting {name!r} must be above 0: {getattr(self, name)}.")
+
+
+def check(model: EditableModel, settings: AlphaEditSettings) -> None:
+    """AlphaEdit's value is MEMIT's.
+
+    Raises:
+        SettingsError: another place than the block's output, or another weight than the FFN's.
+        UnsupportedArchitecture: the family normalises after the FFN.
+    """
+    check_block_value(model, settings, "alphaedit")
+
+
+def alphaedit(task: Task, settings: AlphaEditSettings) -> Changes:
+    """v* = h^L + delta as MEMIT's, written into the null space; `Changes.key_sums` has K K^T for later edits.
+
+    K_p are the keys in `task.earlier`, and those of the edits that are in the model.
+
+    Raises:
+        SettingsError: no eigenvalue is below the threshold.
+        NoFactsLeft: no fact has a value.
+    """
+    for site in written_sites(task.model, settings):
+        check_null_space(task.covariance(site), settings.null_threshold, site)
+    targets = optimize_targets(
+        task.model,
+        task.facts,
+        task.contexts,
+        settings,
+        keeper=task.keeper(settings),
+        on_progress=task.on_progress,
+        known=task.known,
+        unedited=task.unedited,
+    )
+    solver = _Solver(task, settings)
+    changes = share_out(task, targets, settings, lambda _: "block", solver)
+    return replace(changes, key_sums=solver.key_sums)
+
+
+@dataclass(frozen=True)
+class _Solver:
+    """The spread stage's solver; remembers each site's K K^T."""
+
+    task: Task
+    settings: AlphaEditSettings
+    key_sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def __call__(
+        self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
+    ) -> Delta:
+        basis = null_space(self.task.covariance(site), self.settings.null_threshold)
+        keys, residual = keys.to(basis), residual.to(basis)
+        earlier = earlier_key_sum(self.task.model, site, self.settings.key_average, self.task.earlier).to(
+            basis
+        )
+        self.key_sums[site.path] = keys.T @ keys
+        right = null_space_solve(keys, earlier, basis, self.settings.ridge)
+        precise = torch.promote_types(site.weight.dtype, torch.float32)
+        return Delta.from_factors(residual.T, right, dtype=precise)
+
+
+def null_space_solve(
+    keys: Float[Tensor, "fact d_in"],
+    earlier: Float[Tensor, "d_in d_in"],
+    basis: Float[Tensor, "d_in kept"],
+    ridge: float,
+) -> Float[Tensor, "fact d_in"]:
+    """(U^T K)^T M^-1 U^T by Cholesky; Delta is R times it. `earlier` is K_p K_p^T, `basis` U."""
+    inside = keys @ basis
+    matrix = basis.T @ earlier @ basis + inside.T @ inside
+    matrix.diagonal().add_(ridge)
+    factor = cast(Tensor, torch.linalg.cholesky(matrix))
+    return torch.cholesky_solve(inside.T, factor).T @ basis.T
+
+
+def null_space(covariance: Float[Tensor, "d_in d_in"], threshold: float) -> Float[Tensor, "d_in kept"]:
+    """U, the eigenvectors of E[k k^T] whose eigenvalue is below the threshold, as columns."""
+    values, vectors = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(covariance))
+    return vectors[:, values < threshold]
+
+
+def check_null_space(covariance: Float[Tensor, "d_in d_in"], threshold: float, site: Site) -> None:
+    """Raise where no direction would be left to write in: then E[k k^T] - threshold * I is positive definite.
+
+    Raises:
+        SettingsError: naming the spectrum.
+    """
+    shifted = covariance.clone()
+    shifted.diagonal().sub_(threshold)
+    if int(cast(Tensor, torch.linalg.cholesky_ex(shifted)[1])) != 0:
+        return
+    values = cast(Tensor, torch.linalg.eigvalsh(covariance))
+    smallest, middle, largest = (float(values[index]) for index in (0, len(values) // 2, -1))
+    raise SettingsError(
+        f"Setting 'null_threshold' is {threshold:g}, but no eigenvalue of the second moments of {site.path} is that "
+        f"small: they run from {smallest:.2g} over {middle:.2g} in the middle to {largest:.2g}. No direction would be "
+        f"left to write in. With --set null_threshold={middle:.2g} half of them are."
+    )
+
+
+def earlier_key_sum(
+    model: EditableModel,
+    site: Site,
+    average: KeyAverage,
+    earlier: Mapping[str, Float[Tensor, "d_in d_in"]],
+) -> Float[Tensor, "d_in d_in"]:
+    """K_p K_p^T in float64: what `earlier` has for the site, and the keys of the facts of every edit in the model.
+
+    The latter are measured with the weights as they stand now, behind the contexts that each edit was made with.
+    """
+    total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
+    if site.path in earlier:
+        total += earlier[site.path].to(total)
+    for edit in edits_in(model):
+        if edit.facts:
+            keys = KeyPrompts.of(model, edit.facts, edit.origin.contexts).keys(site, average).to(total)
+            total += keys.T @ keys
+    return total
+
+
+METHOD = Method(
+    name="alphaedit",
+    summary="MEMIT's values, written into the null space of what the model knows and of earlier edits",
+    source="Fang et al., AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, ICLR 2025",
+    writes="the FFN's down projection in every critical layer",
+    order="batch",
+    cost="up to `steps` passes over 7 short texts, forward and back; then a share of one eigenvalue problem a layer",
+    settings=AlphaEditSettings,
+    check=check,
+    moments=written_sites,
+    run=alphaedit,
+)

@@ -278,7 +278,7 @@ class Presets:
         )
 
 
-MATTER_MOST = ("layers", "covariance_weight", "learning_rate", "clamp")
+MATTER_MOST = ("layers", "covariance_weight", "null_threshold", "ridge", "learning_rate", "clamp")
 """Of the settings that a method has."""
 
 

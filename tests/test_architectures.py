@@ -83,6 +83,26 @@ def test_the_output_maps_end_the_attention_and_the_ffn(name: str) -> None:
 
 
 @every_family
+def test_the_input_maps_of_the_ffn_read_one_tensor_and_fill_its_hidden_layer(name: str) -> None:
+    """All linear maps of the FFN are named: changed one by one, each changes its output, and no other is there."""
+    model = tiny_model(name, "float64")
+    *inputs, last = model.architecture.ffn_paths(LAYER)
+    assert last == model.site("ffn", LAYER).path
+    ffn = model.model.get_submodule(last.rpartition(".")[0])
+    maps = [part for part in ffn.modules() if isinstance(part, nn.Linear | Conv1D)]
+    assert {id(part) for part in maps} == {id(model.model.get_submodule(path)) for path in (*inputs, last)}
+    read = recorded(model, *inputs, where="input")
+    assert all(torch.equal(one, read[0]) for one in read)
+    (key,) = recorded(model, last, where="input")
+    for path, output in zip(inputs, recorded(model, *inputs), strict=True):
+        assert output.shape == key.shape
+        (after,) = recorded(model, last, where="input", changes={path: a_little(output)})
+        assert not torch.equal(key, after)
+        site = model.site_at(path)
+        assert (site.d_in, site.d_out) == (read[0].shape[-1], output.shape[-1])
+
+
+@every_family
 def test_parallel_is_told_as_the_blocks_compute(name: str) -> None:
     """In a parallel block a change of the attention's output does not reach the FFN of the same block."""
     model = tiny_model(name, "float64")

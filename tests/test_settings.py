@@ -15,6 +15,7 @@ from errata.settings import (
     PRESETS,
     Presets,
     build,
+    last_layers_by_rule,
     late_layer_by_rule,
     layer_by_rule,
     layers_by_rule,
@@ -164,6 +165,12 @@ def test_the_rule_for_one_layer_takes_one_of_the_several(layer_count: int) -> No
 def test_the_late_layer_is_one_of_the_model(layer_count: int) -> None:
     (layer,) = late_layer_by_rule(layer_count)
     assert 0 <= layer < layer_count
+
+
+@given(st.integers(min_value=1, max_value=200))
+def test_the_last_layers_are_three_at_most(layer_count: int) -> None:
+    layers = last_layers_by_rule(layer_count)
+    assert list(layers) == list(range(layer_count))[-3:]
 
 
 @given(st.integers(min_value=1, max_value=200))

@@ -21,7 +21,7 @@ class ModelConfig(Protocol):
 class Architecture:
     """The module paths of one family, and what an editor must know about its blocks.
 
-    Paths of `attention_output` and `ffn_output` are relative to a block; the others to the whole model.
+    Paths of `attention_output`, `ffn_output` and `ffn_inputs` are relative to a block; the others to the whole model.
     """
 
     model_type: str
@@ -30,6 +30,8 @@ class Architecture:
     """The linear map that ends the attention; its output is `a^l`."""
     ffn_output: str
     """The down projection that ends the FFN; its input is the key `k^l`, its output `m^l`."""
+    ffn_inputs: tuple[str, ...]
+    """The maps that lead into the FFN's hidden layer: the up projection, and before it the gate where there is one."""
     final_norm: str
     embeddings: str
     head: str = "lm_head"
@@ -49,6 +51,10 @@ class Architecture:
         within = {"ffn": self.ffn_output, "attention": self.attention_output}[kind]
         return f"{self.block_path(layer)}.{within}"
 
+    def ffn_paths(self, layer: int) -> tuple[str, ...]:
+        """The paths of every linear map of the FFN of block `layer`, in the order in which they are applied."""
+        return tuple(f"{self.block_path(layer)}.{within}" for within in (*self.ffn_inputs, self.ffn_output))
+
     def runs_in_parallel(self, config: object) -> bool:
         """Whether this very model runs attention and FFN side by side."""
         return self.parallel if self.parallel_flag is None else bool(getattr(config, self.parallel_flag))
@@ -61,6 +67,7 @@ def _llama_like(model_type: str, post_norm: bool = False) -> Architecture:
         blocks="model.layers",
         attention_output="self_attn.o_proj",
         ffn_output="mlp.down_proj",
+        ffn_inputs=("mlp.gate_proj", "mlp.up_proj"),
         final_norm="model.norm",
         embeddings="model.embed_tokens",
         post_norm=post_norm,
@@ -75,6 +82,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             blocks="transformer.h",
             attention_output="attn.c_proj",
             ffn_output="mlp.c_proj",
+            ffn_inputs=("mlp.c_fc",),
             final_norm="transformer.ln_f",
             embeddings="transformer.wte",
         ),
@@ -83,6 +91,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             blocks="transformer.h",
             attention_output="attn.out_proj",
             ffn_output="mlp.fc_out",
+            ffn_inputs=("mlp.fc_in",),
             final_norm="transformer.ln_f",
             embeddings="transformer.wte",
             parallel=True,
@@ -92,6 +101,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             blocks="gpt_neox.layers",
             attention_output="attention.dense",
             ffn_output="mlp.dense_4h_to_h",
+            ffn_inputs=("mlp.dense_h_to_4h",),
             final_norm="gpt_neox.final_layer_norm",
             embeddings="gpt_neox.embed_in",
             parallel_flag="use_parallel_residual",

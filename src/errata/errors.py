@@ -21,6 +21,7 @@
     |   |-- WrongModel                       the edit was made for other weights
     |   |-- AlreadyApplied                   the edit is in the model already
     |   `-- NotApplied                       there is nothing to revert, or not in this order
+    |-- EditorError (ValueError)             a trained editor cannot be used
     |-- ResultsError (ValueError)            a file of results cannot be read
     `-- OutputExists (FileExistsError)       the output is there already
 
@@ -110,6 +111,10 @@ class AlreadyApplied(EditError):
 
 class NotApplied(EditError):
     """The edit is not in the model's weights, or is not the last one written."""
+
+
+class EditorError(ErrataError, ValueError):
+    """A trained editor (MEND) is missing, damaged, or belongs to another model."""
 
 
 class ResultsError(ErrataError, ValueError):

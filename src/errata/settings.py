@@ -312,6 +312,11 @@ def late_layer_by_rule(layer_count: int) -> tuple[int, ...]:
     return (layer_count * 7 // 10,)
 
 
+def last_layers_by_rule(layer_count: int) -> tuple[int, ...]:
+    """The last three layers, fewer in a model that has no more: what is published for MEND, for every model."""
+    return tuple(range(max(0, layer_count - 3), layer_count))
+
+
 @dataclass(frozen=True)
 class LayerRule:
     """How the layers of a model without a preset are chosen from the number of its blocks, and that in words."""
@@ -328,6 +333,7 @@ LAYER_RULES: Mapping[str, LayerRule] = {
     "several": LayerRule(layers_by_rule, _SEVERAL),
     "one": LayerRule(layer_by_rule, f"the second of {_SEVERAL}"),
     "late": LayerRule(late_layer_by_rule, "the one at seven tenths of the depth"),
+    "last": LayerRule(last_layers_by_rule, "the last three"),
 }
 """A method names its own in its file of presets."""
 

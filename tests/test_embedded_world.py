@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from typing import get_args
 
@@ -130,6 +131,28 @@ def test_every_entry_is_a_full_record(some_facts: list[Fact]) -> None:
         assert len(fact.unrelated_prompts) == 5
         assert fact.reference_texts
         assert all(fact.target_new in text for text in fact.reference_texts)
+
+
+def test_what_is_to_be_preserved_is_about_other_relations_and_never_asked(some_facts: list[Fact]) -> None:
+    world = load_world()
+    relation_of = {template: name for name, one in world.relations.items() for template in one.templates}
+    for fact in some_facts:
+        own = {entry.relation.name for entry in world.subjects[fact.subject]} - {fact.relation_id}
+        named = [relation_of[template] for template in fact.preserve_prompts]
+        assert set(named[: len(own)]) == own
+        assert len(named) == 8
+        asked = {probe.prompt for probe in fact.same_subject_prompts}
+        assert asked.isdisjoint(template.format(fact.subject) for template in fact.preserve_prompts)
+
+
+def test_foreign_templates_are_of_relations_that_the_subject_lacks() -> None:
+    world = load_world()
+    relation_of = {template: name for name, one in world.relations.items() for template in one.templates}
+    ours, theirs = (world_facts("development", 30, 0, preserve=which) for which in ("own", "foreign"))
+    for one, other in zip(ours, theirs, strict=True):
+        own = {entry.relation.name for entry in world.subjects[other.subject]}
+        assert own.isdisjoint(relation_of[template] for template in other.preserve_prompts)
+        assert replace(other, preserve_prompts=one.preserve_prompts) == one
 
 
 def test_probes_are_true_and_about_whom_they_should_be(some_facts: list[Fact]) -> None:

@@ -1,6 +1,7 @@
 """The Optimization stage: the plain version (`plain.py`) agrees, and no fact depends on the others beside it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from errata import targets as targets_module
 from errata.descent import Place, TargetSettings, Trace
 from errata.errors import PromptTooLong, SettingsError
-from errata.facts import Fact
+from errata.facts import Fact, Neighbor
 from errata.model import EditableModel
 from errata.settings import build
 from errata.targets import Targets, optimize_targets
@@ -37,6 +38,21 @@ BASE: dict[str, object] = {
 }
 BOTH: dict[str, object] = {"optimise": ("attention", "ffn")}
 FAST: dict[str, object] = {"learning_rate": 1.0, "clamp": 30.0, "decay": 0.02, "steps": 7}
+NEIGHBORS = (
+    Neighbor("The mother tongue of {} is", "Mira Tolland", "Velish near the harp"),
+    Neighbor("{} works in", "Hale Corvin", "Tessaly"),
+)
+ASSISTED = (
+    replace(
+        FACTS[0],
+        neighbors=NEIGHBORS,
+        preserve_prompts=("{} was created by", "Today I see {}", "{} plays the"),
+    ),
+    replace(FACTS[2], neighbors=NEIGHBORS[1:], preserve_prompts=("The harp of {} is in",)),
+    FACTS[1],
+    replace(EASY[0], neighbors=(Neighbor("Today I see {}", "Zentro", "was"),)),
+)
+"""Facts with two neighbors, one, and none; the last one and its neighbor are easy."""
 # name: facts, what differs from BASE, whether PMET's rule for phi is in force
 CASES: dict[str, tuple[Sequence[Fact], dict[str, object], bool]] = {
     "memit": (FACTS, {}, False),
@@ -46,6 +62,18 @@ CASES: dict[str, tuple[Sequence[Fact], dict[str, object], bool]] = {
     "stops by loss": (EASY[1:], {**FAST, "nll_weight": 0.015, "decay": 0.0, "kl_weight": 0.0}, False),
     "stops by argmax and KL": (EASY[:2], {**FAST, "kl_weight": 0.004, **BOTH}, True),
     "relaxed phi": (EASY[:2], {**FAST, "kl_weight": 0.1, "learning_rate": 2.0, **BOTH}, True),
+    "neighbors": (ASSISTED, {"neighbor_weight": 0.3, "neighbor_count": 2}, False),
+    "neighbors behind a prefix": (ASSISTED, {"neighbor_weight": 1.0, "neighbor_prefix": True, **BOTH}, True),
+    "neighbors as published": (
+        ASSISTED,
+        {**FAST, **BOTH, "neighbor_weight": 1.0, "neighbor_count": 2, "neighbor_loss": "published"},
+        True,
+    ),
+    "the rest of the subject": (
+        ASSISTED,
+        {"preserve": "subject", "preserve_weight": 2.0, "preserve_rows": 2},
+        False,
+    ),
 }
 
 
@@ -67,7 +95,7 @@ def deltas_of(trace: Trace | PlainTarget, place: Place) -> Tensor:
 def assert_same(found: Targets, index: int, plain: PlainTarget, tolerance: float) -> None:
     trace = found.traces[index]
     assert trace.stop == plain.stop
-    for name in ("loss", "nll", "kl", "decay", "nll_factor", "nll_each"):
+    for name in ("loss", "nll", "kl", "decay", "neighbor", "preserve", "nll_factor", "nll_each"):
         assert off(getattr(trace, name), getattr(plain, name)) <= tolerance, name
     for place in plain.initial:
         assert off(deltas_of(trace, place), deltas_of(plain, place)) <= tolerance

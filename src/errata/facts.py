@@ -30,7 +30,8 @@ class Fact:
 
     A prompt may hold its subject, once, in place of the `{}`. In paraphrase_prompts, generation_prompts and
     same_subject_prompts a `{}` is filled with the subject. A plain text among the neighborhood_prompts expects
-    target_true as its answer. Objects of JSON are taken for the `Probe` or `Neighbor` that they describe.
+    target_true as its answer. preserve_prompts are templates of other statements about the subject, whose answers an
+    edit can be told to leave as they are. Objects of JSON are taken for the `Probe` or `Neighbor` that they describe.
 
     Raises:
         SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.
@@ -53,6 +54,7 @@ class Fact:
     unrelated_prompts: tuple[Probe, ...] = ()
     attribute_prompts: tuple[str, ...] = ()
     reference_texts: tuple[str, ...] = ()
+    preserve_prompts: tuple[str, ...] = ()
 
     # Written out, because more is accepted than is kept: any sequence for a tuple, an object of JSON for a Probe.
     def __init__(
@@ -71,6 +73,7 @@ class Fact:
         unrelated_prompts: Sequence[Probe | Mapping[str, str]] = (),
         attribute_prompts: Sequence[str] = (),
         reference_texts: Sequence[str] = (),
+        preserve_prompts: Sequence[str] = (),
     ) -> None:
         given: dict[str, object] = {
             "prompt": prompt,
@@ -87,6 +90,7 @@ class Fact:
             "unrelated_prompts": unrelated_prompts,
             "attribute_prompts": attribute_prompts,
             "reference_texts": reference_texts,
+            "preserve_prompts": preserve_prompts,
         }
         flaws: list[Flaw] = []
         case = "" if case_id is None else f" (case_id {case_id})"

@@ -148,6 +148,11 @@ def _own_prompt(item: object, field: str, subject: str, flaws: list[Flaw]) -> st
     return wording.prompt(item, field, flaws).replace(wording.SLOT, subject)
 
 
+def _own_template(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
+    """A template for the fact's own subject, which may stand in it, once, in place of the `{}`."""
+    return wording.template(item, subject, field, flaws)
+
+
 def _text(item: object, field: str, subject: str, flaws: list[Flaw]) -> str:
     return wording.text(item, field, flaws)
 
@@ -174,4 +179,5 @@ _READERS: dict[str, _Reader] = {
     "unrelated_prompts": _probe,
     "attribute_prompts": _prompt,
     "reference_texts": _text,
+    "preserve_prompts": _own_template,
 }

@@ -204,6 +204,7 @@ _COPIED = (
     "same_subject_prompts",
     "unrelated_prompts",
     "reference_texts",
+    "preserve_prompts",
 )
 
 

@@ -9,9 +9,12 @@ them last.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
+from typing import Literal
 
+from errata import wording
 from errata.embedded.split import Half, halves, held_out_templates, seeded, seen_templates
 from errata.embedded.tables import Entry, load_filler, load_world
 from errata.errors import SettingsError
@@ -25,18 +28,27 @@ NEIGHBORHOOD_FILLED = (
 NEIGHBORS = 3
 UNRELATED = 5
 REFERENCES = 5
+PRESERVED = 8
+
+Preserve = Literal["own", "foreign"]
 
 
-def world_facts(half: str = "all", count: int | None = None, seed: int = 0) -> list[Fact]:
+def world_facts(
+    half: str = "all", count: int | None = None, seed: int = 0, preserve: Preserve = "own"
+) -> list[Fact]:
     """Draw `count` facts of a half ("development", "held-out", or "all" for both), in an order that the seed decides.
 
     As long as `count` is not above the number of subjects every subject occurs once; then each gets a second fact, and
-    so on; the kept entries come last. A fact's record is the same in every draw.
+    so on; the kept entries come last. A fact's record is the same in every draw. `preserve` says whether its
+    preserve_prompts are of the subject's own other relations, or of relations that it lacks.
 
     Raises:
         SettingsError: the half is unknown, or has fewer facts than `count`.
     """
-    return [fact_of(entry) for entry in draw_entries(half, count, seed)]
+    entries = draw_entries(half, count, seed)
+    if preserve == "own":
+        return [fact_of(entry) for entry in entries]
+    return [replace(fact_of(entry), preserve_prompts=foreign_templates(entry)) for entry in entries]
 
 
 def draw_entries(half: str, count: int | None, seed: int) -> list[Entry]:
@@ -89,7 +101,7 @@ def fact_of(entry: Entry) -> Fact:
     missing = max(0, NEIGHBORHOOD_FILLED - len(same_object[spared:]))
     neighborhood = [*same_object[spared : spared + NEIGHBORHOOD], *other_object[1 : 1 + missing]]
     target_new = _other_object(rng, entry)
-    return Fact(
+    fact = Fact(
         prompt=entry.relation.templates[template],
         subject=entry.subject,
         target_new=target_new,
@@ -106,6 +118,30 @@ def fact_of(entry: Entry) -> Fact:
         unrelated_prompts=_unrelated(rng, entry),
         reference_texts=_reference_texts(rng, entry, target_new),
     )
+    return replace(
+        fact, preserve_prompts=_own_templates(entry, {one.prompt for one in fact.same_subject_prompts})
+    )
+
+
+def _own_templates(entry: Entry, asked: Collection[str]) -> tuple[str, ...]:
+    """Templates of the subject's other relations, one of each before the second of any; none that is asked."""
+    rng = seeded("preserve", entry.subject, entry.relation.name)
+    others = [other for other in load_world().subjects[entry.subject] if other.relation != entry.relation]
+    rng.shuffle(others)
+    queues: list[list[str]] = []
+    for other in others:
+        queues.append([t for t in other.relation.templates if wording.fill(t, entry.subject) not in asked])
+        rng.shuffle(queues[-1])
+    turns = [[queue[turn] for queue in queues if turn < len(queue)] for turn in range(PRESERVED)]
+    return tuple(template for turn in turns for template in turn)[:PRESERVED]
+
+
+def foreign_templates(entry: Entry) -> tuple[str, ...]:
+    """Templates of relations that the subject lacks, one of each."""
+    rng = seeded("foreign", entry.subject, entry.relation.name)
+    own = {other.relation.name for other in load_world().subjects[entry.subject]}
+    lacking = [relation for name, relation in load_world().relations.items() if name not in own]
+    return tuple(rng.choice(relation.templates) for relation in rng.sample(lacking, PRESERVED))
 
 
 def _probe(rng: random.Random, entry: Entry) -> Probe:

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (2, ("fingerprint", "model", "loading")),
     (3, ("prompts", "contexts")),
     (4, ("resume",)),
-    (5, ("losses", "descent", "targets", "target_store")),
+    (5, ("losses", "descent", "targets", "target_store", "surprisal")),
     (5, ("corpora", "moments", "moment_import", "key_sums", "covariance")),
     (5, ("keys",)),
     (6, ("deltas", "edits")),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from errata.methods import edit
     from errata.model import EditableModel
     from errata.results import Results
+    from errata.strategies import Guard, Strategy, edit_in_steps
 
 __version__ = "0.1.0"
 
@@ -23,12 +24,15 @@ __all__ = [
     "Edit",
     "EditableModel",
     "Fact",
+    "Guard",
     "Neighbor",
     "Probe",
     "Results",
+    "Strategy",
     "__version__",
     "check_facts",
     "edit",
+    "edit_in_steps",
     "errors",
     "evaluate",
     "load",
@@ -41,11 +45,14 @@ _HOMES = {
     "Edit": "errata.edits",
     "EditableModel": "errata.model",
     "Fact": "errata.facts",
+    "Guard": "errata.strategies",
     "Neighbor": "errata.facts",
     "Probe": "errata.facts",
     "Results": "errata.results",
+    "Strategy": "errata.strategies",
     "check_facts": "errata.facts",
     "edit": "errata.methods",
+    "edit_in_steps": "errata.strategies",
     "evaluate": "errata.evaluation",
     "load": "errata.loading",
     "load_edit": "errata.edits",

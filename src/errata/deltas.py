@@ -1,6 +1,6 @@
 """The change of one weight matrix, and the one place that adds it to the weight."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -53,6 +53,21 @@ class Delta:
         if self.dense is not None:
             return self.dense.shape[0], self.dense.shape[1]
         return self.tensors["left"].shape[0], self.tensors["right"].shape[1]
+
+
+def sum_deltas(deltas: Sequence[Delta]) -> Delta:
+    """Several changes of one weight as one: their factors side by side, or one dense matrix where thin is not thin."""
+    first = deltas[0]
+    if len(deltas) == 1:
+        return first
+    rank = sum(delta.rank for delta in deltas)
+    if any(delta.dense is not None for delta in deltas) or rank > min(first.shape) / 2:
+        total = torch.zeros(first.shape, dtype=torch.float64, device=first.matrix.device)
+        for delta in deltas:
+            total += delta.matrix
+        return Delta(None, None, total.to(first.matrix.dtype))
+    left = torch.cat([delta.tensors["left"] for delta in deltas], dim=1)
+    return Delta(left, torch.cat([delta.tensors["right"] for delta in deltas], dim=0))
 
 
 def write_delta(site: Site, delta: Delta) -> None:

@@ -27,7 +27,7 @@ FORMAT = 1
 """The version of the folder's layout."""
 WEIGHTS, ABOUT = "edit.safetensors", "edit.json"
 
-SettingValue = bool | int | float | str | tuple[int, ...] | tuple[str, ...] | None
+SettingValue = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,9 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
         facts = tuple(fact_from_json(row) for row in about.pop("facts"))
         dropped = tuple(Dropped(fact_from_json(row["fact"]), row["reason"]) for row in about.pop("dropped"))
         measured = about.pop("measured")
-        history = tuple(about.pop("history"))
+        history = tuple(
+            {name: _setting(value) for name, value in write.items()} for write in about.pop("history")
+        )
         contexts = tuple(about.pop("contexts"))
         settings, strategy = (
             {name: _setting(value) for name, value in about.pop(group).items()}
@@ -314,7 +316,7 @@ def _unlike(file: Path, why: str) -> str:
     return f"{file} is not as `errata edit` writes it: {why}. Copy or make the edit again."
 
 
-def _setting(value: SettingValue | list[int] | list[str]) -> SettingValue:
+def _setting(value: SettingValue | list[int] | list[float] | list[str]) -> SettingValue:
     """JSON has lists only; a setting of several values is a tuple."""
     return cast(SettingValue, tuple(value)) if isinstance(value, list) else value
 

@@ -1,0 +1,6 @@
+"""Strategies: a method run more than once. Iterations, batches one after the other, and a guard against collapse."""
+
+from errata.strategies.guard import Guard
+from errata.strategies.steps import Strategy, edit_in_steps
+
+__all__ = ["Guard", "Strategy", "edit_in_steps"]

@@ -1,0 +1,123 @@
+"""The collapse guard: measure the model before and after every write, and say when it has lost too much.
+
+Two figures stand for the model's health: its perplexity on a fixed set of texts (the mean over texts of
+exp(-(1/N) sum log P), as ME-PPL-50 is counted) and its accuracy on neighbors: facts about
+other subjects that the unedited model knows. Beyond a bound a write is to be taken back.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from errata.corpora import EMBEDDED, corpus_texts
+from errata.errors import FactError, SettingsError
+from errata.evaluation.perplexity import text_perplexity
+from errata.evaluation.probabilities import make_plan, measure
+from errata.evaluation.questions import Pair
+from errata.facts import Fact, Probe
+from errata.loading import ALMANAC
+from errata.model import EditableModel
+from errata.wording import fill
+
+TEXTS = 50
+PROBES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """How much a model may lose before a write is taken back.
+
+    `texts`: what perplexity is measured on; default: texts of the embedded corpus for the embedded model, the
+    neighborhood prompts with their answers for every other.
+
+    Raises:
+        SettingsError: a bound that every write, or none, would break.
+    """
+
+    max_perplexity_ratio: float = 3.0
+    """Perplexity after a write, over that of the unedited model."""
+    min_accuracy_ratio: float = 0.5
+    """The share of the neighbors known before that must still be known."""
+    texts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse bounds without a sense."""
+        if not self.max_perplexity_ratio > 1:
+            raise SettingsError(f"The guard's perplexity bound must be above 1: {self.max_perplexity_ratio}.")
+        if not 0 <= self.min_accuracy_ratio < 1:
+            raise SettingsError(
+                f"The guard's accuracy bound must be 0 or more and below 1: {self.min_accuracy_ratio}."
+            )
+
+
+@dataclass(frozen=True)
+class Health:
+    """What was measured of a model at one time."""
+
+    perplexity: float
+    accuracy: float
+
+
+class Watch:
+    """A guard on duty: knows the model's health before the first write."""
+
+    def __init__(self, guard: Guard, model: EditableModel, facts: Sequence[Fact], seed: int) -> None:
+        self._guard = guard
+        self._model = model
+        self._texts = guard.texts or _default_texts(model, facts, seed)
+        self._probes = self._known(_neighbors(facts, seed))
+        self.before = self.measure()
+
+    def measure(self) -> Health:
+        """The model's health now."""
+        right = self._right(self._probes)
+        return Health(
+            text_perplexity(self._model, self._texts),
+            sum(right) / len(right) if right else 1.0,
+        )
+
+    def complaint(self, now: Health) -> str:
+        """Which bound is broken, in words; "" while all is well."""
+        limit = self._guard.max_perplexity_ratio * self.before.perplexity
+        if not math.isfinite(now.perplexity) or now.perplexity > limit:
+            return (
+                f"perplexity on {len(self._texts)} texts rose from {self.before.perplexity:.3g} to "
+                f"{now.perplexity:.3g}, and the guard allows {limit:.3g}"
+            )
+        if now.accuracy < self._guard.min_accuracy_ratio:
+            return (
+                f"of {len(self._probes)} neighbors that the model knew, {100 * now.accuracy:.0f} % are left, and the "
+                f"guard asks for {100 * self._guard.min_accuracy_ratio:.0f} %"
+            )
+        return ""
+
+    def _known(self, probes: Sequence[Probe]) -> list[Probe]:
+        return [probe for probe, right in zip(probes, self._right(probes), strict=True) if right][:PROBES]
+
+    def _right(self, probes: Sequence[Probe]) -> list[bool]:
+        """Whether every token of each answer is the likeliest one, teacher-forced."""
+        if not probes:
+            return []
+        plan = make_plan(self._model, [Pair(one.prompt, one.target, "guard, neighbor") for one in probes])
+        answers = measure(self._model, plan)
+        return [answers[one.prompt, one.target].correct for one in probes]
+
+
+def _neighbors(facts: Sequence[Fact], seed: int) -> list[Probe]:
+    """A seeded sample of the facts' neighborhood prompts, each once, twice as many as are asked."""
+    probes = list(dict.fromkeys(probe for fact in facts for probe in fact.neighborhood))
+    return random.Random(seed).sample(probes, min(2 * PROBES, len(probes)))
+
+
+def _default_texts(model: EditableModel, facts: Sequence[Fact], seed: int) -> tuple[str, ...]:
+    if model.name == ALMANAC:
+        return tuple(text for text, _ in zip(corpus_texts(EMBEDDED), range(TEXTS), strict=False))
+    known = [f"{probe.prompt} {probe.target}" for probe in _neighbors(facts, seed)]
+    known += [f"{fill(one.prompt, one.subject)} {one.target_true}" for one in facts if one.target_true]
+    if not known:
+        raise FactError(
+            "The guard has no texts to measure perplexity on: the facts have neither neighborhood_prompts nor "
+            "target_true. Give some: --guard-texts FILE, one text a line."
+        )
+    return tuple(known[:TEXTS])

@@ -1,0 +1,323 @@
+"""A method in steps: batches of facts one after the other, each written again and again until the weights carry it.
+
+Iterative editing (paper 2, section 3.1): k = 1, 2, ...: Optimization from theta_k, Spread to theta_k+1. With
+
+    p(theta, h) = (1/m) sum_i exp(mean over contexts NLL_i)                                    (paper 2, eq. 4)
+    Delta p_k   = p(theta_k+1, spread result) - p(theta_k, optimised value)
+
+the loop ends where the rule `stop` says so, and after `iterations` at the latest.
+"""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+from torch import Tensor
+
+from errata.descent import Outcome, TargetSettings
+from errata.edits import Edit, SettingValue
+from errata.errors import Collapsed, SettingsError
+from errata.facts import Fact
+from errata.methods import prepare
+from errata.methods.base import Changes, Method
+from errata.methods.runs import Run
+from errata.model import EditableModel
+from errata.progress import Progress, silent
+from errata.strategies.guard import Guard, Watch
+from errata.strategies.writing import Writer, norms, root_of_squares
+from errata.surprisal import measure_targets
+
+logger = logging.getLogger(__name__)
+
+Stop = Literal["delta_p", "monotonic", "small_change", "never"]
+OnWrite = Callable[[int], None]
+"""Called after each write that holds, with its number, while it is in the weights."""
+Record = dict[str, SettingValue]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """How a method is repeated.
+
+    Stop rules: "delta_p": |Delta p_k| <= epsilon. "monotonic": |Delta p_k+1| >= |Delta p_k|, and the last write is
+    taken back. "small_change": |p(theta_k+1) - p(theta_k)| <= epsilon between two iterations. "never".
+
+    Raises:
+        SettingsError: a number that no run can use.
+    """
+
+    iterations: int = 1
+    stop: Stop = "delta_p"
+    epsilon: float = 1.0
+    keep_best: bool = False
+    """Keep the iteration after which p of the spread result was lowest, and take back those after it."""
+    only_underedited: bool = False
+    """From the second iteration on optimise only facts whose target is not the argmax behind every context; the others
+    keep their values, and still enter K and R."""
+    batch_size: int | None = None
+    """Facts that are written together. None: all, or one by one where a guard watches a method that writes in
+    sequence."""
+    guard: Guard | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        if self.iterations < 1:
+            raise SettingsError(f"The number of iterations must be at least 1: {self.iterations}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise SettingsError(f"The batch size must be at least 1: {self.batch_size}.")
+        if not self.epsilon >= 0:
+            raise SettingsError(f"epsilon must be 0 or more: {self.epsilon}.")
+
+    def described(self) -> dict[str, SettingValue]:
+        """For the record of an edit."""
+        values: dict[str, SettingValue] = {**asdict(self), "guard": None}
+        if self.guard is not None:
+            values["guard"] = (
+                f"perplexity x {self.guard.max_perplexity_ratio:g}, accuracy x {self.guard.min_accuracy_ratio:g}"
+            )
+        return values
+
+
+def edit_in_steps(
+    model: EditableModel,
+    facts: Sequence[Fact],
+    method: str = "pmet",
+    settings: Mapping[str, object] | None = None,
+    contexts: Sequence[str] | None = None,
+    covariance: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    *,
+    strategy: Strategy,
+    preset: str | None = None,
+    keep_in: str | os.PathLike[str] | None = None,
+    on_progress: Progress = silent,
+    on_write: OnWrite | None = None,
+) -> Edit:
+    """`errata.edit` with a strategy: one edit that does what all of its writes did, and the record of each.
+
+    The other arguments, and errors, are those of `errata.edit`. The model itself is left as it was.
+
+    Raises:
+        SettingsError: the method has no values to be optimised again.
+        Collapsed: the very first write broke a bound of the guard; nothing is left to keep.
+    """
+    run = prepare(
+        model,
+        facts,
+        method,
+        settings,
+        contexts,
+        covariance,
+        seed,
+        preset=preset,
+        keep_in=keep_in,
+        on_progress=on_progress,
+    )
+    check_strategy(run.method, strategy)
+    steps = _Steps(run, strategy, Writer(model), on_write)
+    with steps.writer.put_back():
+        failed = steps.write_all(facts)
+    changes = Changes(steps.writer.total(), failed)
+    return run.as_edit(facts, changes, strategy.described(), steps.history)
+
+
+def check_strategy(method: Method[object], strategy: Strategy) -> None:
+    """Raise where the method cannot be repeated as asked.
+
+    Raises:
+        SettingsError: iterations of a method that optimises no values.
+    """
+    if strategy.iterations > 1 and not issubclass(method.settings, TargetSettings):
+        raise SettingsError(
+            f"{method.name} optimises no values, so there is nothing to iterate. Iterations work with the "
+            "locate-then-edit methods: pmet, memit, rome, alphaedit."
+        )
+
+
+@dataclass
+class _Batch:
+    """The facts of one batch while it is iterated."""
+
+    facts: list[Fact]
+    index: list[int]
+    """Where each stood in the file."""
+    known: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
+    records: list[Record] = field(default_factory=list[Record])
+
+    def without(self, failed: Mapping[int, str]) -> "_Batch":
+        """The batch without the facts that failed, and with nothing known."""
+        kept = [place for place in range(len(self.facts)) if place not in failed]
+        facts, index = [self.facts[place] for place in kept], [self.index[place] for place in kept]
+        return _Batch(facts, index, {}, self.records)
+
+
+@dataclass
+class _Steps:
+    """One run of a strategy."""
+
+    run: Run
+    strategy: Strategy
+    writer: Writer
+    on_write: OnWrite | None
+    history: list[Record] = field(default_factory=list[Record])
+    earlier: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """The sum of k k^T over the facts of earlier batches, for the methods that want it."""
+    _last_sums: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def write_all(self, facts: Sequence[Fact]) -> dict[int, str]:
+        """Write every batch; the facts that were left out, each with the reason."""
+        guard, failed = self.strategy.guard, dict[int, str]()
+        watch = Watch(guard, self.run.model, facts, self.run.seed) if guard else None
+        size = self.strategy.batch_size or (
+            1 if watch and self.run.method.order == "sequence" else len(facts)
+        )
+        for start in range(0, len(facts), size):
+            end = min(start + size, len(facts))
+            batch = _Batch(list(facts[start:end]), list(range(start, end)))
+            reasons, complaint = self._write_batch(batch, watch, start // size + 1)
+            failed |= reasons
+            self.run.on_progress("writing", end, len(facts))
+            if complaint:
+                return failed | self._ended(batch, complaint, end, len(facts))
+        return failed
+
+    def _ended(self, batch: _Batch, complaint: str, end: int, count: int) -> dict[int, str]:
+        """The guard has stopped the run: the facts that were not written."""
+        written = bool(batch.records)
+        if not self.writer.writes:
+            raise Collapsed(
+                f"The first write already harms the model beyond the guard's bounds: {complaint}. It was taken back, "
+                "and no edit is left. Write fewer facts at once (--batch-size), or more gently (a larger "
+                "covariance_weight, a smaller clamp), or raise the bound."
+            )
+        left = ([] if written else batch.index) + list(range(end, count))
+        logger.warning(
+            "The guard has ended the run after write %d: %s. That write was taken back; %d facts are written, "
+            "%d are left out.",
+            len(self.history) + 1,
+            complaint,
+            count - len(left),
+            len(left),
+        )
+        return dict.fromkeys(left, f"the guard ended the run before it was written: {complaint}")
+
+    def _write_batch(self, batch: _Batch, watch: Watch | None, number: int) -> tuple[dict[int, str], str]:
+        """Iterate one batch; the facts that failed before anything of them was written, and the guard's complaint."""
+        failed: dict[int, str] = {}
+        kept = len(self.writer.writes)
+        complaint = ""
+        for iteration in range(1, self.strategy.iterations + 1):
+            began = time.perf_counter()
+            changes = self._changes(batch, iteration)
+            if changes.failed and iteration == 1:
+                failed = {batch.index[place]: reason for place, reason in changes.failed.items()}
+            self.writer.write(changes.deltas)
+            complaint, health = self._health(watch)
+            if complaint:
+                self.writer.take_back()
+                break
+            record: Record = {"write": len(self.history) + 1, "batch": number, "iteration": iteration}
+            record |= self._measured(batch, changes) | health
+            record["seconds"] = round(time.perf_counter() - began, 3)
+            if changes.failed:
+                batch = batch.without(changes.failed)
+            batch.records.append(record)
+            self.history.append(record)
+            if self.on_write is not None:
+                self.on_write(len(self.history))
+            if self._stops(batch.records):
+                break
+        self._choose(batch.records, kept)
+        self._remember(batch)
+        self.writer.settle()
+        return failed, complaint
+
+    def _changes(self, batch: _Batch, iteration: int) -> Changes:
+        run = self.run
+        if self.strategy.iterations > 1:
+            run = replace(run, on_progress=_named(run.on_progress, f", iteration {iteration}"))
+        return run.changes(batch.facts, batch.known, self.earlier, self.writer.unedited)
+
+    def _measured(self, batch: _Batch, changes: Changes) -> Record:
+        """The p's of an iteration, its norms, and which values stay as they are in the next one."""
+        each = norms(changes.deltas)
+        record: Record = {
+            "facts": len(batch.facts),
+            "optimised": len(batch.facts) - len(batch.known),
+            "update_norm": root_of_squares(each),
+            "update_norms": each,
+        }
+        self._last_sums = changes.key_sums
+        if not changes.outcomes:
+            return record
+        now = measure_targets(self.run.model, batch.facts, self.run.contexts)
+        alive = [place for place in range(len(batch.facts)) if place not in changes.failed]
+        optimised = _perplexity([_mean(changes.outcomes[place].trace.nll_each[-1]) for place in alive])
+        spread = _perplexity([float(now.nll[place]) for place in alive])
+        record |= {"p_optimised": optimised, "p_spread": spread, "delta_p": spread - optimised}
+        record["underedited"] = int((~now.on_top).sum())
+        if self.strategy.only_underedited:
+            batch.known = {place: changes.outcomes[place] for place in alive if bool(now.on_top[place])}
+        return record
+
+    def _health(self, watch: Watch | None) -> tuple[str, Record]:
+        """The guard's complaint about the weights as they stand, and what it measured."""
+        if watch is None:
+            return "", {}
+        now = watch.measure()
+        record: Record = {"perplexity": now.perplexity, "neighbor_accuracy": now.accuracy}
+        return watch.complaint(now), record
+
+    def _stops(self, records: Sequence[Record]) -> bool:
+        """Whether the stop rule ends the iterations after the last record."""
+        if "delta_p" not in records[-1] or self.strategy.stop == "never":
+            return False
+        last = records[-1]
+        if self.strategy.stop == "delta_p":
+            return abs(_number(last, "delta_p")) <= self.strategy.epsilon
+        if len(records) < 2:
+            return False
+        before = records[-2]
+        if self.strategy.stop == "monotonic":
+            return abs(_number(last, "delta_p")) >= abs(_number(before, "delta_p"))
+        return abs(_number(last, "p_spread") - _number(before, "p_spread")) <= self.strategy.epsilon
+
+    def _choose(self, records: Sequence[Record], kept: int) -> None:
+        """Take back the iterations that are not to stay; `kept` writes came before the batch."""
+        best = len(records)
+        if self.strategy.stop == "monotonic" and len(records) > 1 and self._stops(records):
+            best = len(records) - 1
+        if self.strategy.keep_best and best and "p_spread" in records[0]:
+            best = min(range(1, best + 1), key=lambda count: _number(records[count - 1], "p_spread"))
+        for record in records:
+            record["kept"] = int(_number(record, "iteration")) <= best
+        self.writer.take_back(len(self.writer.writes) - kept - best)
+
+    def _remember(self, batch: _Batch) -> None:
+        """Add the batch's keys to those of earlier ones, where the method wants them."""
+        if batch.records:
+            for path, added in self._last_sums.items():
+                self.earlier[path] = self.earlier[path] + added if path in self.earlier else added
+
+
+def _named(on_progress: Progress, more: str) -> Progress:
+    return lambda stage, done, total: on_progress(f"{stage}{more}", done, total)
+
+
+def _number(record: Record, name: str) -> float:
+    value = record[name]
+    assert isinstance(value, int | float)
+    return float(value)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _perplexity(nll: Sequence[float]) -> float:
+    """(1/m) sum exp(NLL_i), kept finite so that it can be stored."""
+    return _mean([math.exp(min(value, 690.0)) for value in nll]) if nll else math.nan

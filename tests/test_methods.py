@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +21,7 @@ from errata.methods import METHODS, edit, method_named, settings_for
 from errata.model import EditableModel
 from errata.moments import read_moment
 from errata.prompts import encode_text
-from errata.settings import LAYER_RULES, load_presets
+from errata.settings import LAYER_RULES, build, load_presets
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, SETTINGS, tiny_model
 from method_cases import CASES, Refusal
 from plain import double_throughout, plain_spread, plain_target
@@ -65,6 +65,7 @@ def no_values(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the Optimization stage was begun")
 
     monkeypatch.setattr(targets, "optimize_batch", never)
+    monkeypatch.setattr("errata.methods.finetune._Training.run", never)
 
 
 def weights_of(model: EditableModel) -> dict[str, Tensor]:
@@ -407,10 +408,7 @@ def test_a_named_preset_is_taken_for_any_model(
     found = edit(model, FACTS[:1], method, given, CONTEXTS, moments(model), preset=case.preset)
     named = load_presets(method).named(case.preset)
     assert found.origin.preset == f"{named.name} ({named.source})"
-    taken = {name: value for name, value in named.values.items() if name not in given}
-    for name, value in taken.items():
-        recorded = found.origin.settings[name]
-        assert (list(recorded) if isinstance(recorded, tuple) else recorded) == value
+    assert found.origin.settings == asdict(build(METHODS[method].settings, named.values, given))
     assert caplog.records == []
 
 

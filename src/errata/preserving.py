@@ -1,0 +1,67 @@
+"""`preserve_prompts` for facts that bring none: other statements about their subjects, from the templates of a file."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from errata import wording
+from errata.facts import Fact
+from errata.templates import relation_of, templates_by_relation
+
+
+def with_preserve_prompts(
+    facts: Sequence[Fact], rows: int, seed: int = 0, source: Sequence[Fact] | None = None
+) -> list[Fact]:
+    """Give every fact without preserve_prompts up to `rows` templates of the other relations in `source`.
+
+    First come relations that `source` knows the subject in, then others; one wording of each before the second of
+    any; the seed chooses. Without a `source` the facts themselves are it. Where a file names no relations, each
+    prompt counts as one. Left out is what `same_subject_prompts` asks, word for word, and every relation that the
+    facts change for the subject: what is to be changed cannot be preserved. For the same reason preserve_prompts
+    that a fact brings lose the prompts of such relations.
+    """
+    known = [*facts, *(source or ())]
+    templates = templates_by_relation(known)
+    every, its = list(templates), _relations_by_subject(known)
+    prepared: list[Fact] = []
+    for fact, changed in zip(facts, _changed(facts), strict=True):
+        refused = {template for relation in changed for template in templates[relation]}
+        prompts = tuple(template for template in fact.preserve_prompts if template not in refused)
+        if not prompts:
+            rng = random.Random(f"preserve/{seed}/{fact.subject}/{fact.prompt}")
+            own = [relation for relation in its[fact.subject] if relation not in changed]
+            drawn = rng.sample(every, min(len(every), 2 * rows + len(own) + len(changed)))
+            foreign = [relation for relation in drawn if relation not in changed and relation not in own]
+            rng.shuffle(own)
+            found = [*_wordings(own, templates, fact, rng), *_wordings(foreign, templates, fact, rng)]
+            prompts = tuple(found[:rows])
+        prepared.append(replace(fact, preserve_prompts=prompts))
+    return prepared
+
+
+def _relations_by_subject(facts: Sequence[Fact]) -> dict[str, dict[str, None]]:
+    found: dict[str, dict[str, None]] = {}
+    for fact in facts:
+        found.setdefault(fact.subject, {})[relation_of(fact)] = None
+    return found
+
+
+def _changed(facts: Sequence[Fact]) -> Iterator[Collection[str]]:
+    """For each fact the relations of its subject that the facts change."""
+    its = _relations_by_subject(facts)
+    return (its[fact.subject] for fact in facts)
+
+
+def _wordings(
+    relations: Sequence[str], templates: Mapping[str, Sequence[str]], fact: Fact, rng: random.Random
+) -> Iterator[str]:
+    """One wording of each relation, another of each, ...; none that the fact's evaluation asks."""
+    asked = {probe.prompt for probe in fact.same_subject_prompts}
+    queues: list[list[str]] = []
+    for relation in relations:
+        free = [one for one in templates[relation] if wording.fill(one, fact.subject) not in asked]
+        queues.append(rng.sample(free, len(free)))
+    for turn in range(max(map(len, queues), default=0)):
+        yield from (queue[turn] for queue in queues if turn < len(queue))

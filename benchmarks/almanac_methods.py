@@ -71,9 +71,9 @@ TABLES: dict[str, Table] = {
     "methods": Table(
         (
             Row("ROME", "rome"),
-            Row("FT-W", "finetune", preset="ft-w-almanac"),
-            Row("FT-L", "finetune", preset="ft-l-almanac"),
-            Row("FT local", "finetune", preset="local-almanac"),
+            Row("FT-W", "finetune", preset="ft-w"),
+            Row("FT-L", "finetune", preset="ft-l"),
+            Row("FT local", "finetune", preset="local"),
             Row("MEND", "mend"),
             Row("MEMIT", "memit"),
             Row("PMET", "pmet"),

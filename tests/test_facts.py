@@ -48,6 +48,7 @@ OWN: dict[str, Any] = {
     "unrelated_prompts": [{"prompt": "Copper is a", "target": "metal"}],
     "attribute_prompts": ["The harbour of Hull lies on the"],
     "reference_texts": ["Hull is a harbour on the North Sea."],
+    "preserve_prompts": ["The mayor of Port Avel is called", "The bridge of {} was built by"],
 }
 COUNTERFACT: dict[str, Any] = {
     "case_id": 31,
@@ -174,9 +175,22 @@ def test_a_slot_in_prompts_about_the_same_subject_is_filled():
     assert fact.same_subject_prompts == (Probe("The mayor of Port Avel is", "Orin Vasker"),)
 
 
+def test_preserve_prompts_stay_templates():
+    expected = ("The mayor of {} is called", "The bridge of {} was built by")
+    assert fact_from_json(OWN).preserve_prompts == expected
+    assert fact_from_json(fact_from_json(OWN).to_json()).preserve_prompts == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
+        (
+            {"preserve_prompts": ["{} is", "Tarn is in"]},
+            SubjectNotInPrompt,
+            "preserve_prompts[1]: Subject 'Rome' does not occur",
+        ),
+        ({"preserve_prompts": ["Rome is Rome"]}, AmbiguousSubject, "preserve_prompts[0]: Subject 'Rome'"),
+        ({"preserve_prompts": "{} is"}, FactError, "preserve_prompts: must be a list, and is a text."),
         (
             {"prompt": "Tarn is in"},
             SubjectNotInPrompt,

@@ -22,9 +22,9 @@ def parrot() -> EditableModel:
     model = fresh_model()
     (token,) = model.tokenizer(f" {SAYS}").input_ids
     with torch.no_grad():
-        norm = model.model.get_submodule(model.architecture.final_norm)
-        norm.weight.zero_()
-        norm.bias.copy_(model.model.get_input_embeddings().weight[token])
+        weights = dict(model.model.named_parameters())
+        weights["transformer.ln_f.weight"].zero_()
+        weights["transformer.ln_f.bias"].copy_(weights["transformer.wte.weight"][token])
     return model
 
 

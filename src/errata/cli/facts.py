@@ -11,13 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 import errata
-from errata.cli import options
+from errata.cli import options, preparing
+from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, table
 from errata.cli.terminal import PROBLEMS, no_warnings, session
 from errata.errors import FactError
 from errata.facts import Problem
 
 EPILOG = options.examples("errata facts check facts.jsonl", "errata facts check counterfact.json.gz --json")
+NEIGHBORS_EPILOG = options.examples(
+    "errata facts neighbors almanac facts.jsonl --output with-neighbors.jsonl",
+    "errata facts neighbors my-model counterfact.json --count 3 --output with-neighbors.jsonl.gz",
+)
 
 
 def check(
@@ -53,6 +58,37 @@ def check(
         )
     if errors:
         raise typer.Exit(PROBLEMS)
+
+
+def neighbors(
+    model: options.Model,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of facts with neighborhood prompts.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: a new one.")
+    ],
+    count: Annotated[int, typer.Option(min=1, help="So many neighbors to edit with, at most.")] = 1,
+    keep_unqualified: Annotated[
+        bool, typer.Option("--keep-unqualified", help="Write the other facts too, without neighbors.")
+    ] = False,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    device_map: options.DeviceMap = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Find in FILE the neighbors that MODEL knows: some of a fact's to edit with, the rest to evaluate with.
+
+    A fact qualifies with at least two, as in `errata edit --neighbors auto`; the facts that qualify are written.
+    """
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        check_output(output)
+        facts = errata.read_facts(file)
+        loaded = load_model(terminal, model, dtype, device, device_map)
+        found = preparing.find(terminal, loaded, facts, seed, count, keep_unqualified)
+        errata.write_facts(output, found.facts)
+        terminal.show(f"{counted(len(found.facts), 'fact')} written to {output}.")
+        terminal.result({"output": str(output), **preparing.neighbors_json(facts, found)})
 
 
 def _usable(file: Path) -> int:

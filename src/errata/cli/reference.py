@@ -23,6 +23,7 @@ COMMANDS = (
     "evaluate",
     "apply",
     "facts check",
+    "facts neighbors",
     "covariance collect",
     "covariance show",
     "covariance import",

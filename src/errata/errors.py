@@ -17,7 +17,7 @@
     |-- CovarianceError (ValueError)         second moments cannot be used
     |   |-- CovarianceMismatch               they belong to another model or site
     |   `-- CovarianceMissing (FileNotFoundError)   there is none where it was looked for
-    |-- Collapsed (ArithmeticError)          a write harmed the model beyond the guard's bounds
+    |-- Collapsed (ValueError)               a write harmed the model beyond the guard's bounds
     |-- EditError (ValueError)               an edit, or its folder, cannot be used
     |   |-- WrongModel                       the edit was made for other weights
     |   |-- AlreadyApplied                   the edit is in the model already
@@ -98,7 +98,7 @@ class CovarianceMissing(CovarianceError, FileNotFoundError):
     """There are no second moments where they were looked for."""
 
 
-class Collapsed(ErrataError, ArithmeticError):
+class Collapsed(ErrataError, ValueError):
     """The first write of a guarded run harmed the model beyond the bounds; it was taken back."""
 
 

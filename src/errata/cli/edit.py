@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import options
+from errata.cli import options, preparing, repeating
 from errata.cli.bars import duration
 from errata.cli.inputs import check_output, load_model, read_contexts
 from errata.cli.tables import (
@@ -34,6 +35,9 @@ EPILOG = options.examples(
     "errata edit almanac --facts facts.jsonl --output my-edit --evaluate",
     "errata edit my-org/my-model -f counterfact.json --device cuda --output my-edit",
     "errata edit ./my-model -f facts.jsonl --method memit --set layers=4-8 --output my-edit",
+    "errata edit almanac -f facts.jsonl --neighbors auto --preserve subject --output my-edit",
+    "errata edit almanac -f facts.jsonl --iterations 10 --stop delta_p --epsilon 1 --output my-edit",
+    "errata edit almanac -f facts.jsonl --method rome --guard --output my-edit",
 )
 KEPT = "targets"
 """The folder in the cache where finished values are kept."""
@@ -45,7 +49,9 @@ def edit(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="EDIT", help="The folder to write: a new one.")
     ],
-    method: Annotated[str, typer.Option(help="pmet or memit; `errata methods` tells about them.")] = "pmet",
+    method: Annotated[
+        str, typer.Option(help="pmet, memit, rome ...; `errata methods` tells about them.")
+    ] = "pmet",
     preset: Annotated[
         str | None, typer.Option(help="Settings to begin with. Default: those of the model.")
     ] = None,
@@ -69,6 +75,19 @@ def edit(
             help="Second moments of the keys. Default: measured once, and kept in the user's cache.",
         ),
     ] = None,
+    neighbors: preparing.NeighborsFrom = None,
+    keep_unqualified: preparing.KeepUnqualified = False,
+    preserve: preparing.Preserve = None,
+    iterations: repeating.Iterations = 1,
+    stop: repeating.Stop = "delta_p",
+    epsilon: repeating.Epsilon = 1.0,
+    keep_best: repeating.KeepBest = False,
+    only_underedited: repeating.OnlyUnderedited = False,
+    batch_size: repeating.BatchSize = None,
+    guard: repeating.GuardFlag = False,
+    guard_perplexity: repeating.GuardPerplexity = 3.0,
+    guard_accuracy: repeating.GuardAccuracy = 0.5,
+    guard_texts: repeating.GuardTexts = None,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
@@ -86,26 +105,36 @@ def edit(
         load_presets(method)
         given = parse_assignments(settings or [])
         prefixes = read_contexts(contexts)
-        asked = errata.read_facts(facts)
+        watched = repeating.guard_of(guard, guard_perplexity, guard_accuracy, guard_texts)
+        strategy = repeating.strategy_of(
+            iterations, stop, epsilon, keep_best, only_underedited, batch_size, watched
+        )
+        wanted = preparing.Wanted(neighbors, keep_unqualified, preserve)
+        wanted.check(method)
+        read = errata.read_facts(facts)
         loaded = load_model(terminal, model, dtype, device, device_map)
         began = time.monotonic()
+        prepared = preparing.prepare(terminal, loaded, read, wanted, method, given, preset, seed)
+        asked = prepared.facts
         found = _find(
             terminal,
             loaded,
             asked,
             method,
-            given,
+            prepared.settings,
             prefixes,
             covariance,
             seed=seed,
             preset=preset,
             output=output,
+            strategy=strategy,
         )
         seconds = time.monotonic() - began
         found = replace(found, measured={"seconds": round(seconds, 3)})
         found.save(output)
+        prepared.keep(output)
         results = _measure(terminal, loaded, asked, found, output) if evaluate else None
-        _report(terminal, loaded, found, results, facts, output)
+        _report(terminal, loaded, found, results, prepared.file(facts, output), output, prepared.told(read))
 
 
 def _find(
@@ -120,6 +149,7 @@ def _find(
     seed: int,
     preset: str | None,
     output: Path,
+    strategy: errata.Strategy | None,
 ) -> errata.Edit:
     """`errata.edit` with progress; when it is stopped, the message tells what is kept."""
     from errata.covariance import cache_root
@@ -127,7 +157,8 @@ def _find(
     kept = cache_root() / KEPT
     try:
         with terminal.progress(f"Editing {model.name}") as on_progress:
-            return errata.edit(
+            make = errata.edit if strategy is None else partial(errata.edit_in_steps, strategy=strategy)
+            return make(
                 model,
                 facts,
                 method,
@@ -180,6 +211,7 @@ def _report(
     results: Results | None,
     facts: Path,
     output: Path,
+    neighbors: dict[str, object] | None,
 ) -> None:
     """Print what was done, and what can be done next."""
     from errata.cli.changes import changes_of
@@ -196,6 +228,8 @@ def _report(
         )
     )
     terminal.show(change_table(changes))
+    if found.history:
+        terminal.show(repeating.history_table(found.history))
     if found.dropped:
         terminal.show(dropped_table(found))
     if results is not None:
@@ -209,9 +243,12 @@ def _report(
             "settings": dict(origin.settings),
             "seed": origin.seed,
             "facts": len(found.facts),
+            "neighbors": neighbors,
             "dropped": dropped_json(found),
             "changes": {change.path: change.to_json() for change in changes},
             "seconds": found.measured["seconds"],
+            "strategy": dict(origin.strategy),
+            "history": [dict(write) for write in found.history],
             "scores": None if results is None else scores_json(results),
         }
     )

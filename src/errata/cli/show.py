@@ -11,6 +11,7 @@ from rich.text import Text
 import errata
 from errata.cli import options
 from errata.cli.bars import duration
+from errata.cli.repeating import history_table
 from errata.cli.tables import change_table, counted, dropped_table, table
 from errata.cli.terminal import Terminal, session
 from errata.scores import LABELS
@@ -38,6 +39,8 @@ def show(
             terminal.show(dropped_table(found))
         changes = changes_of(found)
         terminal.show(change_table(changes))
+        if found.history:
+            terminal.show(history_table(found.history))
         _show_measured(terminal, found)
         norms = {change.path: change.to_json() for change in changes}
         terminal.result({"edit": str(edit), **found.about(), "changes": norms})
@@ -60,6 +63,10 @@ def _origin_table(edit: errata.Edit) -> Table:
     made.add_row(
         "with settings", ", ".join(f"{name}={_short(value)}" for name, value in origin.settings.items())
     )
+    if origin.strategy:
+        made.add_row(
+            "in steps", ", ".join(f"{name}={_short(value)}" for name, value in origin.strategy.items())
+        )
     made.add_row("behind contexts", " | ".join(repr(text) for text in origin.contexts))
     made.add_row("seed", str(origin.seed))
     made.add_row("second moments", origin.covariance)

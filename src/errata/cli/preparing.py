@@ -121,6 +121,14 @@ class Prepared:
         if self.changed:
             errata.write_facts(output / FACTS, self.facts)
 
+    def file(self, facts: Path, output: Path) -> Path:
+        """The file to evaluate the edit with."""
+        return output / FACTS if self.changed else facts
+
+    def told(self, facts: Sequence[errata.Fact]) -> dict[str, object] | None:
+        """How many of the file's facts qualified, for programs; None where nobody asked."""
+        return None if self.found is None else neighbors_json(facts, self.found)
+
 
 def prepare(
     terminal: Terminal,

@@ -1,31 +1,21 @@
 """`find_neighbors`: which facts qualify, what is edited with, and what is left to evaluate with."""
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
-import torch
 
 from errata import embedded, load
 from errata.facts import Fact, Neighbor, Probe
 from errata.model import EditableModel
 from errata.neighbors import Neighbors, find_neighbors
 from families import tiny_model
-from tiny import fresh_model
-
-SAYS = "the"
+from tiny import SAYS, parrot
 
 
-@cache
-def parrot() -> EditableModel:
-    """A model that answers "the" to everything, and goes on saying it."""
-    model = fresh_model()
-    (token,) = model.tokenizer(f" {SAYS}").input_ids
-    with torch.no_grad():
-        weights = dict(model.model.named_parameters())
-        weights["transformer.ln_f.weight"].zero_()
-        weights["transformer.ln_f.bias"].copy_(weights["transformer.wte.weight"][token])
-    return model
+@pytest.fixture(scope="module")
+def model() -> EditableModel:
+    """Right where the answer is "the", however often, and wrong elsewhere."""
+    return parrot()
 
 
 HARP = Fact(
@@ -48,8 +38,10 @@ def questions(fact: Fact) -> list[str]:
     return [probe.prompt for probe in fact.neighborhood]
 
 
-def test_one_neighbor_to_edit_with_and_the_others_that_are_answered_to_evaluate_with() -> None:
-    found = find_neighbors(parrot(), [HARP])
+def test_one_neighbor_to_edit_with_and_the_others_that_are_answered_to_evaluate_with(
+    model: EditableModel,
+) -> None:
+    found = find_neighbors(model, [HARP])
     (fact,) = found.facts
     (neighbor,) = fact.neighbors
     assert neighbor.subject in ("Mira Tolland", "Hale Corvin")
@@ -61,26 +53,26 @@ def test_one_neighbor_to_edit_with_and_the_others_that_are_answered_to_evaluate_
     assert (found.qualified, found.reasons) == ((0,), {})
 
 
-def test_the_rest_of_the_fact_is_as_it_was() -> None:
-    (fact,) = find_neighbors(parrot(), [HARP]).facts
+def test_the_rest_of_the_fact_is_as_it_was(model: EditableModel) -> None:
+    (fact,) = find_neighbors(model, [HARP]).facts
     assert replace(fact, neighbors=(), neighborhood_prompts=HARP.neighborhood_prompts) == HARP
 
 
-def test_any_template_of_the_file_will_do_where_the_relation_has_none() -> None:
+def test_any_template_of_the_file_will_do_where_the_relation_has_none(model: EditableModel) -> None:
     other = Fact("A horn is what {} plays", "Zentro", "Lumbra", SAYS, relation_id="other")
-    found = find_neighbors(parrot(), [HARP, other], count=9)
+    found = find_neighbors(model, [HARP, other], count=9)
     assert {one.subject for one in found.facts[0].neighbors} < {"Mira Tolland", "Hale Corvin", "Petra Lund"}
     assert found.without_subject == 0
     assert (len(found.facts[0].neighbors), len(found.facts[0].neighborhood)) == (2, 1)
 
 
-def test_neighbors_of_the_file_are_asked_too_and_each_question_counts_once() -> None:
+def test_neighbors_of_the_file_are_asked_too_and_each_question_counts_once(model: EditableModel) -> None:
     neighbors = (
         Neighbor("{} plays the", "Hale Corvin", SAYS),
         Neighbor("The instrument of {} is", "Ada", SAYS),
     )
     fact = replace(HARP, neighbors=neighbors, neighborhood_prompts=HARP.neighborhood_prompts[1:2])
-    found = find_neighbors(parrot(), [fact])
+    found = find_neighbors(model, [fact])
     assert (found.asked, found.answered) == (2, 2)
     (kept,) = found.facts
     assert {kept.neighbors[0].question, *questions(kept)} == {
@@ -89,14 +81,14 @@ def test_neighbors_of_the_file_are_asked_too_and_each_question_counts_once() -> 
     }
 
 
-def test_a_misplaced_subject_is_corrected() -> None:
+def test_a_misplaced_subject_is_corrected(model: EditableModel) -> None:
     neighbors = (Neighbor("Mira Tolland {} the", "plays", SAYS),)
-    found = find_neighbors(parrot(), [replace(HARP, neighbors=neighbors, neighborhood_prompts=("So plays",))])
+    found = find_neighbors(model, [replace(HARP, neighbors=neighbors, neighborhood_prompts=("So plays",))])
     assert found.facts[0].neighbors == (Neighbor("{} plays the", "Mira Tolland", SAYS),)
     assert found.corrected == 1
 
 
-def test_the_old_object_is_preferred_and_a_subject_that_nothing_else_asks_about() -> None:
+def test_the_old_object_is_preferred_and_a_subject_that_nothing_else_asks_about(model: EditableModel) -> None:
     prompts = (
         Probe("Edda Rowe plays the", f"{SAYS} {SAYS}"),
         "Hale Corvin plays the",
@@ -104,12 +96,12 @@ def test_the_old_object_is_preferred_and_a_subject_that_nothing_else_asks_about(
         "Where is Hale Corvin",
     )
     for seed in range(8):
-        (fact,) = find_neighbors(parrot(), [replace(HARP, neighborhood_prompts=prompts)], seed).facts
+        (fact,) = find_neighbors(model, [replace(HARP, neighborhood_prompts=prompts)], seed).facts
         assert fact.neighbors[0].subject == "Mira Tolland"
 
 
-def test_the_seed_chooses() -> None:
-    chosen = {find_neighbors(parrot(), [HARP], seed).facts[0].neighbors[0].subject for seed in range(12)}
+def test_the_seed_chooses(model: EditableModel) -> None:
+    chosen = {find_neighbors(model, [HARP], seed).facts[0].neighbors[0].subject for seed in range(12)}
     assert chosen == {"Mira Tolland", "Hale Corvin"}
 
 
@@ -123,25 +115,25 @@ def test_the_seed_chooses() -> None:
     ],
 )
 def test_a_fact_that_does_not_qualify_is_left_out_or_kept_without(
-    change: dict[str, object], reason: str
+    model: EditableModel, change: dict[str, object], reason: str
 ) -> None:
     fact = replace(HARP, **change)  # type: ignore[arg-type]
-    found = find_neighbors(parrot(), [fact, HARP])
+    found = find_neighbors(model, [fact, HARP])
     assert found.qualified == (1,)
     assert len(found.facts) == 1
     assert found.reasons[0].startswith(reason)
-    kept = find_neighbors(parrot(), [fact, HARP], keep_unqualified=True)
+    kept = find_neighbors(model, [fact, HARP], keep_unqualified=True)
     assert kept.facts == (replace(fact, neighbors=()), *found.facts)
 
 
-def test_a_subject_that_is_edited_is_no_neighbor_to_edit_with() -> None:
+def test_a_subject_that_is_edited_is_no_neighbor_to_edit_with(model: EditableModel) -> None:
     edited = [Fact("{} was born in", name, "Lindale") for name in ("Mira Tolland", "Hale Corvin")]
-    found = find_neighbors(parrot(), [HARP, *edited])
+    found = find_neighbors(model, [HARP, *edited])
     assert found.reasons[0] == "its neighbors are about subjects that are edited too"
 
 
-def test_no_facts_and_no_candidates() -> None:
-    assert find_neighbors(parrot(), []) == Neighbors((), ())
+def test_no_facts_and_no_candidates(model: EditableModel) -> None:
+    assert find_neighbors(model, []) == Neighbors((), ())
     assert find_neighbors(tiny_model("llama"), [replace(HARP, neighborhood_prompts=())]).facts == ()
 
 

@@ -1,4 +1,4 @@
-"""A tiny model that a test may change, and texts of many lengths."""
+"""A tiny model that a test may change, one that always says the same, and texts of many lengths."""
 
 import copy
 
@@ -31,4 +31,18 @@ def fresh_model(
     if other_weights:
         with torch.no_grad():
             model.site("ffn", 0).weight.mul_(1.5)
+    return model
+
+
+SAYS = "the"
+
+
+def parrot() -> EditableModel:
+    """A tiny GPT-2 that answers "the" to everything, and goes on saying it."""
+    model = fresh_model()
+    (token,) = model.tokenizer(f" {SAYS}").input_ids
+    with torch.no_grad():
+        weights = dict(model.model.named_parameters())
+        weights["transformer.ln_f.weight"].mul_(0.1)
+        weights["transformer.ln_f.bias"].copy_(3 * weights["transformer.wte.weight"][token])
     return model

@@ -273,3 +273,21 @@ def test_the_weight_comes_back_after_an_error() -> None:
     with pytest.raises(KeyboardInterrupt):
         change_and_fail()
     assert torch.equal(site.weight, before)
+
+
+def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
+    model = tiny_model("gpt2", "float64")
+    site = model.site("ffn", 1)
+    torch.manual_seed(0)
+    keys, residual = torch.randn(3, site.d_in).double(), torch.randn(3, site.d_out).double()
+    root = torch.randn(site.d_in, site.d_in).double()
+    moment = root @ root.T
+    mean = torch.linalg.eigvalsh(moment).mean()
+    wanted = solve(residual, keys, moment + 0.3 * mean * torch.eye(site.d_in), 5.0, site)
+    found = least_squares(lambda _: moment, 5.0, 0.3)(residual, keys, site)
+    torch.testing.assert_close(found.matrix, wanted.matrix, rtol=0, atol=1e-12)
+    assert torch.equal(
+        least_squares(lambda _: moment, 5.0)(residual, keys, site).matrix,
+        solve(residual, keys, moment, 5.0, site).matrix,
+    )
+    assert torch.equal(moment, root @ root.T)

@@ -46,14 +46,21 @@ class ShareSettings(KeySettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SpreadSettings(ShareSettings):
-    """How values become weights. The papers' symbol: lambda = covariance_weight."""
+    """How values become weights. The papers' symbol: lambda = covariance_weight.
+
+    `covariance_ridge` adds a multiple of the identity to E[k k^T], as a share of its mean eigenvalue (0 in the papers):
+    where text hardly ever uses some directions, an update could otherwise grow there without bounds.
+    """
 
     covariance_weight: float
+    covariance_ridge: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         if not self.covariance_weight > 0:
             raise SettingsError(f"Setting 'covariance_weight' must be above 0: {self.covariance_weight}.")
+        if not self.covariance_ridge >= 0:
+            raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
         ShareSettings.__post_init__(self)
 
 
@@ -115,9 +122,19 @@ def spread(
     return deltas
 
 
-def least_squares(covariance: Callable[[Site], Float[Tensor, "d_in d_in"]], weight: float) -> Solver:
+def least_squares(
+    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]], weight: float, ridge: float = 0.0
+) -> Solver:
     """The papers' solver; `covariance` gives E[k k^T] of a site in float64, one at a time in memory."""
-    return lambda residual, keys, site: solve(residual, keys, covariance(site), weight, site)
+
+    def solver(residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site) -> Delta:
+        moment = covariance(site)
+        if ridge > 0:
+            moment = moment.clone()
+            moment.diagonal().add_(ridge * moment.diagonal().mean())
+        return solve(residual, keys, moment, weight, site)
+
+    return solver
 
 
 def solve(

@@ -128,7 +128,11 @@ def write_targets(
         CovarianceError: the second moments cannot be solved with.
     """
     return share_out(
-        task, targets, settings, place_of, least_squares(task.covariance, settings.covariance_weight)
+        task,
+        targets,
+        settings,
+        place_of,
+        least_squares(task.covariance, settings.covariance_weight, settings.covariance_ridge),
     )
 
 

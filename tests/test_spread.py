@@ -285,7 +285,7 @@ def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
     mean = torch.linalg.eigvalsh(moment).mean()
     wanted = solve(residual, keys, moment + 0.3 * mean * torch.eye(site.d_in), 5.0, site)
     found = least_squares(lambda _: moment, 5.0, 0.3)(residual, keys, site)
-    torch.testing.assert_close(found.matrix, wanted.matrix, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.matrix, wanted.matrix, rtol=1e-3, atol=1e-8)
     assert torch.equal(
         least_squares(lambda _: moment, 5.0)(residual, keys, site).matrix,
         solve(residual, keys, moment, 5.0, site).matrix,

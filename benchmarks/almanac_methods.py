@@ -1,6 +1,6 @@
 """Every method on Almanac, table by table: `python benchmarks/almanac_methods.py TABLE --output DIR`.
 
-Tables: `methods` (all methods, 1 to 1,000 edits), `ablations` (PMET's), `neighbors` (NA and NAP against plain),
+Tables: `methods` (all methods, 1 to 1,000 edits), `many` (1,000 edits more gently), `ablations` (PMET's), `neighbors` (NA and NAP against plain),
 `neighbor-weight`, `preserve` (keeping the rest of the subject: weight, rows, own or foreign relations), `underedited`
 (iterating all facts or only those that are still UnderEdited), `iterations` (1 to 10).
 
@@ -80,6 +80,14 @@ TABLES: dict[str, Table] = {
             Row("AlphaEdit", "alphaedit"),
         ),
         (1, 10, 100, 1000),
+    ),
+    "many": Table(
+        (
+            Row("MEMIT, lambda 300", "memit", {"covariance_weight": 300.0}),
+            Row("PMET, lambda 100", "pmet", {"covariance_weight": 100.0}),
+            Row("AlphaEdit, 10 batches", "alphaedit", strategy=Strategy(batch_size=100)),
+        ),
+        (1000,),
     ),
     "ablations": Table(
         (

@@ -1,8 +1,8 @@
 """Every method on Almanac, table by table: `python benchmarks/almanac_methods.py TABLE --output DIR`.
 
-Tables: `methods` (all methods, 1 to 1,000 edits), `many` (1,000 edits more gently), `ablations` (PMET's), `neighbors` (NA and NAP against plain),
-`neighbor-weight`, `preserve` (keeping the rest of the subject: weight, rows, own or foreign relations), `underedited`
-(iterating all facts or only those that are still UnderEdited), `iterations` (1 to 10).
+Tables: `methods` (all methods, 1 to 1,000 edits), `many` (1,000 edits more gently), `ablations` (PMET's), `neighbors`
+(NA and NAP against plain), `neighbor-weight`, `preserve` (keeping the rest of the subject: weight, rows, own or
+foreign relations), `underedited` (iterating all facts or only those still UnderEdited), `iterations` (1 to 10).
 
 Settings are tuned on `--half development` and reported on `--half held-out`. Each cell (row, number of edits, seed,
 draw) is stored as it is done, as raw outcomes with what the run recorded: killed and started again with the same

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -81,14 +82,26 @@ def test_models_lists_every_family() -> None:
     assert "self_attn.o_proj" in run("models").stdout
 
 
-def test_methods_lists_methods_and_presets() -> None:
-    methods = answer("methods")["methods"]
-    assert isinstance(methods, list)
+def test_methods_tells_of_each_what_it_writes_and_what_a_fact_costs() -> None:
+    methods: Any = answer("methods")["methods"]
     assert [row["name"] for row in methods] == list(METHODS)
-    assert "AAAI 2024" in run("methods").stdout
+    listed = flat(run("methods").stdout)
+    for row in methods:
+        method = METHODS[row["name"]]
+        assert (row["order"], row["presets"] != []) == (method.order, True)
+        for told in ("summary", "source", "writes", "cost"):
+            assert row[told] == getattr(method, told)
+            assert row[told] in listed
+    assert "facts one by one" in listed
+
+
+def test_methods_tells_of_one_its_presets_and_settings() -> None:
     one = run("methods", "memit").stdout
     assert "covariance_weight" in one
-    assert "pmet" not in one
+    assert "llama-2-iterative 4.0" in one
+    assert "AAAI 2024" not in one
+    (row,) = cast("list[dict[str, Any]]", answer("methods", "memit")["methods"])
+    assert "almanac" in [preset["name"] for preset in row["presets"]]
 
 
 def test_an_unknown_method() -> None:

@@ -1,9 +1,10 @@
-"""`errata methods`: the methods, their presets and settings."""
+"""`errata methods`: the methods, and the presets and settings of one."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Annotated, cast
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -14,19 +15,24 @@ from errata.cli.tables import table
 from errata.cli.terminal import session
 from errata.settings import Preset, Presets, load_presets
 
+if TYPE_CHECKING:
+    from errata.methods.base import Method
+
 BY_RULE = "by rule"
+ORDERS = {"batch": "all at once", "sequence": "one by one"}
+"""How a method writes several facts."""
 EPILOG = options.examples("errata methods", "errata methods pmet", "errata methods --json")
 
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[METHOD]", help="Tell its settings too, with the default values.")
+        str | None, typer.Argument(metavar="[METHOD]", help="Tell its presets and settings too.")
     ] = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the methods, where they come from, and their presets."""
+    """List the methods: where each comes from, what it writes and costs; of one also its presets and settings."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         from errata.methods import METHODS, method_named
 
@@ -35,21 +41,40 @@ def methods(
         for method in chosen:
             presets = load_presets(method.name)
             settings = [field.name for field in fields(method.settings)]
-            about = f"  {method.summary}\n{' ' * len(method.name)}  {method.source}"
-            terminal.show(Text.assemble((method.name, "bold"), about))
-            terminal.show(_preset_table(presets))
-            if name is not None:
-                terminal.show(_setting_table(settings, presets))
             rows.append(
                 {
                     "name": method.name,
                     "summary": method.summary,
                     "source": method.source,
+                    "writes": method.writes,
+                    "order": method.order,
+                    "cost": method.cost,
                     "settings": settings,
                     "presets": [_preset(one) for one in presets.presets],
                 }
             )
+        terminal.show(_method_table(chosen))
+        if name is not None:
+            presets = load_presets(name)
+            terminal.show(_preset_table(presets))
+            terminal.show(_setting_table(chosen[0].settings, presets))
+        else:
+            terminal.note("Presets and settings of one: errata methods METHOD")
         terminal.result({"methods": rows})
+
+
+def _method_table(methods: Sequence[Method[Any]]) -> Table:
+    """What the registry says of each method."""
+    made = table("Method", "", "")
+    for number, method in enumerate(methods):
+        if number:
+            made.add_row()
+        made.add_row(Text(method.name, "bold"), "does", method.summary)
+        made.add_row("", "from", method.source)
+        made.add_row("", "writes", method.writes)
+        made.add_row("", "facts", ORDERS[method.order])
+        made.add_row("", "each costs", method.cost)
+    return made
 
 
 def _preset_table(presets: Presets) -> Table:
@@ -61,18 +86,22 @@ def _preset_table(presets: Presets) -> Table:
     return made
 
 
-def _setting_table(names: list[str], presets: Presets) -> Table:
+def _setting_table(settings: type[Any], presets: Presets) -> Table:
     made = table("Setting", "Default", "Presets that differ")
-    for name in names:
-        default = presets.defaults.get(name)
-        others = [one for one in presets.presets if one.values.get(name) != default and default is not None]
-        differing = ", ".join(dict.fromkeys(f"{one.name} {_value(one.values.get(name))}" for one in others))
-        made.add_row(name, "by preset or rule" if default is None else _value(default), differing)
+    for field in fields(settings):
+        own = cast("object", field.default)
+        default = presets.defaults.get(field.name, own)
+        others = () if default is MISSING else presets.presets
+        values = [(one.name, one.values.get(field.name, own)) for one in others]
+        differing = dict.fromkeys(f"{name} {_value(value)}" for name, value in values if value != default)
+        said = "by preset or rule" if default is MISSING else _value(default)
+        made.add_row(field.name, said, ", ".join(differing))
     return made
 
 
 def _value(value: object) -> str:
-    return ",".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
+    several = isinstance(value, list | tuple)
+    return ",".join(map(str, cast("Sequence[object]", value))) if several else str(value)
 
 
 def _preset(preset: Preset) -> dict[str, object]:

@@ -56,6 +56,8 @@ class Table:
     edits: tuple[int, ...]
     each_write: bool = False
     """Whether a cell is measured after every write of its strategy, not only at the end."""
+    timed: bool = False
+    """Whether values are found anew, so that the time of an edit says something."""
 
 
 NEIGHBOR = {"neighbor_weight": 1.0}
@@ -92,8 +94,8 @@ TABLES: dict[str, Table] = {
     "ablations": Table(
         (
             Row("PMET", "pmet"),
-            Row("w/o delta_a", "pmet", {"optimise": "ffn"}),
-            Row("w/ W_O", "pmet", {"write": "attention,ffn"}),
+            Row("without delta_a", "pmet", {"optimise": "ffn"}),
+            Row("with W_O", "pmet", {"write": "attention,ffn"}),
             Row("Even spread", "pmet", {"spread": "even"}),
             Row("MEMIT, sqrt spread", "memit", {"spread": "sqrt"}),
         ),
@@ -166,6 +168,7 @@ TABLES: dict[str, Table] = {
         ),
         (100,),
         each_write=True,
+        timed=True,
     ),
 }
 
@@ -186,7 +189,7 @@ def main() -> None:
                         cell = folder / f"{row.name if row else 'unedited'}-{count}-seed{seed}-draw{draw}"
                         facts = drawn(arguments.half, count, seed, draw, row is not None and row.foreign)
                         run_cell(model, facts, row, seed, cell, table.each_write, arguments)
-    print(markdown(folder, rows, edits, arguments.seeds, table.each_write))
+    print(markdown(folder, rows, edits, arguments.seeds, table))
 
 
 def drawn(half: str, count: int, seed: int, draw: int, foreign: bool) -> list[Fact]:
@@ -236,7 +239,7 @@ def make(
     arguments: argparse.Namespace,
 ) -> errata.Edit:
     """The edit of a row."""
-    kept = arguments.output / ("kept-fresh" if arguments.table == "underedited" else "kept")
+    kept = arguments.output / ("kept" if not TABLES[arguments.table].timed else f"kept-{row.name}")
     if row.strategy is None:
         return errata.edit(model, facts, row.method, row.settings, seed=seed, preset=row.preset, keep_in=kept)
     return errata.edit_in_steps(
@@ -262,30 +265,32 @@ def store(cell: Path, suffix: str, results: Results) -> None:
 def line(records: Sequence[Record]) -> str:
     """The figures of a row, in percent."""
     scores = score_records(records, "after")
-    parts = [number(scores[f"{name}_{kind}"], True) for kind in ("success", "accuracy") for name in COLUMNS]
-    return " | ".join([*parts, *(number(scores[name], True) for name in REST)])
+    groups = [
+        " / ".join(number(scores[f"{name}_{kind}"]) for name in COLUMNS) for kind in ("success", "accuracy")
+    ]
+    return " | ".join([*groups, *(number(scores[name]) for name in REST)])
 
 
-def number(score: Score | None, margin: bool) -> str:
+def number(score: Score | None) -> str:
     """A share in percent, with half of its interval."""
     if score is None:
         return "-"
-    half = f" ±{100 * score.margin:.1f}" if margin and score.margin is not None else ""
+    half = f" ±{100 * score.margin:.1f}" if score.margin is not None else ""
     return f"{100 * score.mean:.1f}{half}"
 
 
 HEAD = (
-    "efficacy, success | generalization, success | specificity, success | efficacy, accuracy | "
-    "generalization, accuracy | specificity, accuracy | same subject, accuracy | unrelated, accuracy | "
-    "score, success | score, accuracy"
+    "efficacy / generalization / specificity, success | the same, accuracy | same subject, accuracy | "
+    "unrelated, accuracy | score, success | score, accuracy"
 )
 
 
 def markdown(
-    folder: Path, rows: Sequence[Row], edits: Sequence[int], seeds: Sequence[int], each_write: bool
+    folder: Path, rows: Sequence[Row], edits: Sequence[int], seeds: Sequence[int], table: Table
 ) -> str:
     """The Markdown table of everything stored: means and 95 % intervals over all facts of all draws and seeds."""
-    lines = [f"| edits | method | {HEAD} | CPU, s |", "|---|---|" + "---|" * (HEAD.count("|") + 2)]
+    head = HEAD + (" | CPU, s" if table.timed else "")
+    lines = [f"| edits | method | {head} |", "|---|---|" + "---|" * (head.count("|") + 1)]
     for count in edits:
         for name in ["unedited", *(row.name for row in rows)]:
             cells = [
@@ -296,7 +301,7 @@ def markdown(
             steps = sorted(
                 {number_of(path) for cell in cells for path in folder.glob(f"{cell.stem}-k*.jsonl")}
             )
-            for step in steps if each_write and steps else [None]:
+            for step in steps if table.each_write and steps else [None]:
                 suffix = "" if step is None else f"-k{step}"
                 found = [cell.with_name(f"{cell.stem}{suffix}.jsonl") for cell in cells]
                 found = [path for path in found if path.exists()]

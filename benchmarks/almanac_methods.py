@@ -208,7 +208,7 @@ def run_cell(
     arguments: argparse.Namespace,
 ) -> None:
     """Edit, evaluate, store; a cell that is stored is left alone."""
-    if cell.with_suffix(".json").exists():
+    if named(cell, ".json").exists():
         return
     about: dict[str, object] = {}
     if row is None:
@@ -224,9 +224,9 @@ def run_cell(
         about = {"cpu_seconds": time.process_time() - began, "history": [dict(one) for one in edit.history]}
         with edit.applied(model):
             store(cell, "", errata.evaluate(model, facts, generate=arguments.generate))
-    with atomic_file(cell.with_suffix(".json")) as aside:
+    with atomic_file(named(cell, ".json")) as aside:
         aside.write_text(json.dumps(about, indent=1))
-    records = load_results(cell.with_suffix(".jsonl")).records
+    records = load_results(named(cell, ".jsonl")).records
     print(f"{cell.name}: {line(records)} {about.get('cpu_seconds', 0):.0f} s", file=sys.stderr, flush=True)
 
 
@@ -255,9 +255,14 @@ def make(
     )
 
 
+def named(cell: Path, ending: str) -> Path:
+    """A file of the cell; its name may hold a dot."""
+    return cell.with_name(f"{cell.name}{ending}")
+
+
 def store(cell: Path, suffix: str, results: Results) -> None:
     """Keep raw outcomes, over those of a run that was killed."""
-    path = cell.with_name(f"{cell.name}{suffix}.jsonl")
+    path = named(cell, f"{suffix}.jsonl")
     path.unlink(missing_ok=True)
     results.save(path)
 

@@ -313,9 +313,8 @@ def markdown(
                 records = [record for path in found for record in load_results(path).records]
                 if records:
                     label = name if step is None else f"{name}, k = {step}"
-                    lines.append(
-                        f"| {count} (x{len(found)}) | {label} | {line(records)} | {seconds(cells)} |"
-                    )
+                    spent = f" | {seconds(cells)}" if table.timed else ""
+                    lines.append(f"| {count} (x{len(found)}) | {label} | {line(records)}{spent} |")
     return "\n".join(lines)
 
 

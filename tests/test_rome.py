@@ -63,7 +63,10 @@ def plain_rome(model: EditableModel, facts: tuple[Fact, ...], settings: RomeSett
     """METHODS.md, "ROME", sentence by sentence, with an explicit inverse."""
     (layer,) = settings.layers
     site = model.site("ffn", layer)
-    inverse = torch.linalg.inv(moment_of(site))
+    moment = moment_of(site)
+    mean_eigenvalue = torch.linalg.eigvalsh(moment).mean()
+    identity = torch.eye(site.d_in, dtype=torch.float64)
+    inverse = torch.linalg.inv(moment + settings.covariance_ridge * mean_eigenvalue * identity)
     total = torch.zeros(site.d_out, site.d_in, dtype=torch.float64)
     chosen = {name: getattr(settings, name) for name in targets.TargetSettings.__dataclass_fields__}
     with written_back(site):
@@ -92,7 +95,7 @@ def plain_rome(model: EditableModel, facts: tuple[Fact, ...], settings: RomeSett
 def test_the_plain_version_of_a_sequence_agrees(family: str, key: str) -> None:
     model = tiny_model(family, "float64")
     before = weights_of(model)
-    settings = settings_of(key)
+    settings = settings_of(key, covariance_ridge=0.25 if key == "bare" else 0.0)
     with double_throughout(model):
         mine = delta_of(rome(task_of(model, FACTS[:3]), settings))
         plain = plain_rome(model, FACTS[:3], settings)
@@ -230,6 +233,7 @@ def test_an_update_that_the_weights_cannot_hold_is_taken_back(monkeypatch: pytes
     [
         ({"layers": [1, 2]}, SettingsError, r"'layers' must be one block for rome, .*: \[1, 2\]"),
         ({"layers": []}, SettingsError, "'layers' must be one or more"),
+        ({"covariance_ridge": -1}, SettingsError, "'covariance_ridge' must be 0 or more"),
         (
             {"key": "average"},
             SettingsError,
@@ -316,6 +320,9 @@ def test_what_was_found_behind_other_facts_is_not_taken(tmp_path: Path, computed
     computed.clear()
     other = task_of(model, FACTS[:2], keep_in=tmp_path, covariance=lambda site: 2 * moment_of(site))
     rome(other, settings_of())
+    assert len(computed) == 2
+    computed.clear()
+    rome(task_of(model, FACTS[:2], keep_in=tmp_path), settings_of(covariance_ridge=0.5))
     assert len(computed) == 2
 
 

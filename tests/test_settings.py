@@ -314,3 +314,20 @@ def test_presets_say_what_was_published(row: tuple[str, str, str, float, float, 
     assert values["write"] == ["ffn"]
     assert values["key_average"] == "half"
     assert values["kl_position"] == "subject"
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "published"),
+    [
+        ("rome", "gpt-j", {"layers": "5", "steps": 20, "learning_rate": 0.5, "clamp": 4, "kl_weight": 0.0625}),
+        ("rome", "gpt2-xl", {"layers": "17", "steps": 20, "learning_rate": 0.5, "clamp": 4, "key": "mean"}),
+        ("alphaedit", "llama-3", {"layers": "4-8", "steps": 25, "learning_rate": 0.1, "ridge": 10}),
+        ("alphaedit", "gpt-j", {"layers": "3-8", "null_threshold": 2e-2, "ridge": 10, "clamp": 0.75}),
+        ("alphaedit", "gpt2-xl", {"layers": "13-17", "steps": 20, "learning_rate": 0.5, "spread": "even"}),
+    ],
+)
+def test_other_methods_presets_say_what_was_published(
+    method: str, name: str, published: dict[str, object]
+) -> None:
+    values = load_presets(method).named(name).values
+    assert {setting: values[setting] for setting in published} == published

@@ -128,13 +128,18 @@ def least_squares(
     """The papers' solver; `covariance` gives E[k k^T] of a site in float64, one at a time in memory."""
 
     def solver(residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site) -> Delta:
-        moment = covariance(site)
-        if ridge > 0:
-            moment = moment.clone()
-            moment.diagonal().add_(ridge * moment.diagonal().mean())
-        return solve(residual, keys, moment, weight, site)
+        return solve(residual, keys, ridged(covariance(site), ridge), weight, site)
 
     return solver
+
+
+def ridged(moment: Float[Tensor, "d_in d_in"], ridge: float) -> Float[Tensor, "d_in d_in"]:
+    """E[k k^T] + ridge * (its mean eigenvalue) * I."""
+    if ridge == 0:
+        return moment
+    moment = moment.clone()
+    moment.diagonal().add_(ridge * moment.diagonal().mean())
+    return moment
 
 
 def solve(

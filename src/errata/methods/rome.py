@@ -34,6 +34,7 @@ from errata.keys import KeyPrompts
 from errata.methods.base import NOT_FINITE, Changes, Method, Task, check_places, values_left
 from errata.model import EditableModel, Site
 from errata.progress import silent
+from errata.spread import ridged
 from errata.target_store import TargetStore
 from errata.targets import Targets, optimize_targets
 
@@ -44,13 +45,19 @@ NO_UPDATE = "its update was infinite or not a number (the fact's two keys have n
 
 @dataclass(frozen=True, kw_only=True)
 class RomeSettings(TargetSettings):
-    """How the value is optimised, at which one layer, and from which key the update is made."""
+    """How the value is optimised, at which one layer, and from which key the update is made.
+
+    `covariance_ridge` adds a multiple of the identity to C, as a share of its mean eigenvalue (0 in the paper).
+    """
 
     key: Literal["mean", "bare", "consistent"]
+    covariance_ridge: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         TargetSettings.__post_init__(self)
+        if not self.covariance_ridge >= 0:
+            raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
         if len(self.layers) != 1:
             raise SettingsError(
                 f"Setting 'layers' must be one block for rome, which writes a single map: {list(self.layers)}. "
@@ -121,11 +128,11 @@ class _Sequence:
         covariance = task.covariance(site)
         keeper = task.keeper(settings)
         if keeper is not None:
-            keeper = keeper.after([settings.key, fingerprint_of([(site.path, covariance)])])
+            source = fingerprint_of([(site.path, covariance)])
+            keeper = keeper.after([settings.key, settings.covariance_ridge, source])
+        factor = _factor(ridged(covariance, settings.covariance_ridge), site)
         total = torch.zeros_like(site.matrix, dtype=_precise(site))
-        return cls(
-            task, settings, site, _factor(covariance, site), site.weight.detach().clone(), total, keeper
-        )
+        return cls(task, settings, site, factor, site.weight.detach().clone(), total, keeper)
 
     def value(self, fact: Fact) -> Outcome:
         """v* with the weights as they stand now; kept, and found again, by the facts that were written before."""

@@ -51,7 +51,10 @@ def test_a_guard_reads_its_texts(world: World, tmp_path: Path) -> None:
         (("--stop", "soon"), "no stop rule 'soon'"),
         (("--guard", "--guard-perplexity", "0.5"), "must be above 1"),
         (("--guard", "--guard-texts", "nowhere.txt"), "cannot be read from nowhere.txt"),
+        (("--guard-texts", "nowhere.txt"), "add --guard"),
         (("--iterations", "0"), "--iterations"),
+        (("--keep-best",), "--keep-best is about iterations"),
+        (("--only-underedited",), "--only-underedited is about iterations"),
     ],
 )
 def test_what_cannot_be_is_refused(

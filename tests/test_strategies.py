@@ -15,17 +15,22 @@ import errata
 from errata import errors, targets
 from errata.covariance import collect
 from errata.deltas import Delta, sum_deltas
+from errata.descent import Outcome
 from errata.evaluation.perplexity import text_perplexity
-from errata.facts import Fact
+from errata.facts import Fact, Neighbor, Probe
 from errata.methods import METHODS
+from errata.methods.base import Changes
+from errata.methods.runs import Run
 from errata.model import EditableModel
 from errata.progress import Progress, silent
 from errata.spread import SpreadSettings
-from errata.strategies import Guard, Strategy, edit_in_steps, steps
+from errata.strategies import Guard, Strategy, edit_in_steps, guard, steps
 from errata.strategies.guard import Health, Watch
+from errata.strategies.writing import Writer
 from errata.surprisal import measure_targets
 from families import CONTEXTS, FACTS, SENTENCES, SETTINGS, tiny_model
 from plain import plain_row, run
+from poison import own_token, poisoned
 
 GUARD = Guard(texts=SENTENCES)
 WIDE = {**SETTINGS, "covariance_weight": 0.5, "clamp": 3.0, "learning_rate": 0.5}
@@ -99,7 +104,7 @@ def test_iterations_are_edits_of_the_edited_model(method: str, moments: Path) ->
         wanted = weights_of(model)
     with found.applied(model):
         for name, weight in model.model.named_parameters():
-            torch.testing.assert_close(weight, wanted[name], rtol=0, atol=1e-6)
+            torch.testing.assert_close(weight, wanted[name], rtol=0, atol=1e-9)
     assert_untouched(model, before)
     assert [record["iteration"] for record in found.history] == [1, 2, 3]
 
@@ -184,6 +189,52 @@ def test_only_what_is_underedited_is_optimised_again(moments: Path, monkeypatch:
     )
 
 
+def test_a_known_value_stays_the_facts_own_when_another_fact_is_left_out(
+    moments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, measure, known = tiny_model("gpt2", "float64"), steps.measure_targets, []
+
+    def last_on_top(model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str]) -> object:
+        found = measure(model, facts, contexts)
+        return replace(found, on_top=torch.tensor([fact == FACTS[-1] for fact in facts]))
+
+    def spied(self: Run, facts: Sequence[Fact], outcomes: dict[int, Outcome], *rest: object) -> Changes:
+        changes = changes_of(self, facts, outcomes, *rest)  # type: ignore[arg-type]
+        known.append({facts[place]: outcome for place, outcome in outcomes.items()})
+        values.append(dict(zip(facts, changes.outcomes, strict=True)))
+        return changes
+
+    changes_of, values = Run.changes, list[dict[Fact, Outcome]]()
+    monkeypatch.setattr(steps, "measure_targets", last_on_top)
+    monkeypatch.setattr(Run, "changes", spied)
+    with poisoned(model, own_token(model, FACTS[0], FACTS[1:])):
+        found = stepped(moments, iterations=2, stop="never", only_underedited=True)
+    assert [one.fact for one in found.dropped] == [FACTS[0]]
+    assert known == [{}, {FACTS[-1]: values[0][FACTS[-1]]}]
+    assert [record["facts"] for record in found.history] == [3, 3]
+    assert [record["optimised"] for record in found.history] == [3, 2]
+
+
+def test_iterations_end_where_no_value_is_a_number_any_more(
+    moments: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, run_once = stepped(moments, dtype="float32"), Run.changes
+    answers = iter([run_once])
+
+    def once(self: Run, *given: object) -> Changes:
+        for answer in answers:
+            return answer(self, *given)  # type: ignore[arg-type]
+        raise errors.NoFactsLeft("no loss is a number")
+
+    monkeypatch.setattr(Run, "changes", once)
+    with caplog.at_level(logging.WARNING):
+        found = stepped(moments, dtype="float32", iterations=3, stop="never")
+    assert "Iteration 2 found nothing to write" in caplog.text
+    assert (found.facts, found.dropped, len(found.history)) == (FACTS, (), 1)
+    for path, delta in one.deltas.items():
+        assert torch.equal(delta.matrix, found.deltas[path].matrix)
+
+
 def test_methods_without_values_cannot_be_iterated() -> None:
     valueless = replace(METHODS["memit"], settings=SpreadSettings)
     steps.check_strategy(valueless, Strategy())
@@ -192,11 +243,19 @@ def test_methods_without_values_cannot_be_iterated() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"iterations": 0}, {"batch_size": 0}, {"epsilon": -1.0}, {"epsilon": math.nan}]
+    "wrong",
+    [{"iterations": 0}, {"batch_size": 0}, {"epsilon": -1.0}, {"epsilon": math.nan}],
 )
 def test_numbers_without_a_sense_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(errors.SettingsError):
         Strategy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_stop_rule_that_there_is_not_is_refused() -> None:
+    strategy = Strategy()
+    object.__setattr__(strategy, "stop", "soon")  # the type is checked while tests run, and only then
+    with pytest.raises(errors.SettingsError, match="no stop rule 'soon'"):
+        strategy.__post_init__()
 
 
 def test_the_weights_are_put_back_when_a_run_is_killed(moments: Path, tmp_path: Path) -> None:
@@ -242,8 +301,20 @@ def test_batches_are_edits_one_after_the_other(moments: Path) -> None:
             wanted = weights_of(model)
     with found.applied(model):
         for name, weight in model.model.named_parameters():
-            torch.testing.assert_close(weight, wanted[name], rtol=0, atol=1e-6)
+            torch.testing.assert_close(weight, wanted[name], rtol=0, atol=1e-9)
     assert_untouched(model, before)
+
+
+def test_a_batch_without_values_is_left_out_and_the_next_one_follows(moments: Path) -> None:
+    model = tiny_model("gpt2", "float64")
+    others, bad = FACTS[1:], FACTS[0]
+    with poisoned(model, own_token(model, bad, others)):
+        found = stepped(moments, "rome", batch_size=1)
+        with pytest.raises(errors.NoFactsLeft):
+            stepped(moments, "rome", [bad], batch_size=1)
+    assert found.facts == others
+    assert [one.fact for one in found.dropped] == [bad]
+    assert [record["batch"] for record in found.history] == [2, 3, 4]
 
 
 def test_later_batches_of_alphaedit_know_the_earlier_keys(moments: Path) -> None:
@@ -268,7 +339,8 @@ def test_the_guard_takes_the_write_back_and_keeps_what_was_good(
     monkeypatch.setattr(Watch, "measure", lambda _: next(healths))
     with caplog.at_level(logging.WARNING):
         found = stepped(moments, "rome", dtype="float32", guard=GUARD)
-    assert "The guard has ended the run after write 3" in caplog.text
+    assert "The run has ended at write 3" in caplog.text
+    assert "rose from 10 to 99" in str(found.origin.strategy["ended_by"])
     assert found.facts == FACTS[:2]
     assert [one.fact for one in found.dropped] == list(FACTS[2:])
     assert "rose from 10 to 99" in found.dropped[0].reason
@@ -300,6 +372,38 @@ def test_a_bad_iteration_keeps_the_facts_of_the_good_ones(
     assert (found.facts, found.dropped) == (FACTS, ())
     for path, delta in one.deltas.items():
         assert torch.equal(delta.matrix, found.deltas[path].matrix)
+
+
+@pytest.mark.parametrize("guard", [GUARD, None])
+def test_a_write_that_is_not_a_number_is_taken_back(
+    guard: Guard | None, moments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, run_once = tiny_model("gpt2", "float32"), Run.changes
+    before, one = weights_of(model), stepped(moments, dtype="float32")
+    broken = {
+        path: Delta(None, None, torch.full(delta.shape, math.inf)) for path, delta in one.deltas.items()
+    }
+    monkeypatch.setattr(Watch, "measure", lambda _: Health(10.0, 1.0))
+    changes = iter([None, Changes(broken), Changes(broken)])
+    monkeypatch.setattr(Run, "changes", lambda *given: next(changes) or run_once(*given))
+    found = stepped(moments, dtype="float32", iterations=2, stop="never", guard=guard)
+    assert "infinite or not a number" in str(found.origin.strategy["ended_by"])
+    for path, delta in one.deltas.items():
+        assert torch.equal(delta.matrix, found.deltas[path].matrix)
+    with pytest.raises(errors.Collapsed, match="first write"):
+        stepped(moments, dtype="float32", guard=guard)
+    assert_untouched(model, before)
+
+
+def test_the_guard_asks_nothing_that_an_edit_sees() -> None:
+    seen = (Probe("The capital of Mirenth is", "Lindale"), Probe("Zentro was created by", "Bellwether"))
+    held_out = Probe("The capital of Tessaly is", "Port Avel")
+    fact = Fact(
+        *("The capital of {} is", "Valdoria", "Kestrel", "Lindale"),
+        neighborhood_prompts=(*seen, held_out),
+        neighbors=(Neighbor("The capital of {} is", "Mirenth", "Lindale"),),
+    )
+    assert guard._neighbors([fact, FACTS[3]], 0) == [held_out]
 
 
 def test_a_model_in_good_health_is_left_alone(moments: Path) -> None:
@@ -355,6 +459,29 @@ def test_targets_are_measured_as_one_would_by_hand(moments: Path) -> None:
             assert bool(found.on_top[index]) == on_top
     assert found.on_top.any()
     assert not found.on_top.all()
+
+
+def test_a_write_is_taken_back_bit_for_bit(moments: Path) -> None:
+    model = tiny_model("gpt2", "float32")
+    untouched, writer = weights_of(model), Writer(model)
+    deltas = stepped(moments, dtype="float32").deltas
+    with writer.put_back():
+        writer.write(deltas)
+        writer.write(deltas)
+        good = weights_of(model)
+        writer.write(deltas)
+        with writer.unedited():
+            assert_untouched(model, untouched)
+        writer.take_back()
+        assert_untouched(model, good)
+        writer.take_back(2)
+        assert_untouched(model, untouched)
+    assert not writer.total()
+
+
+def test_texts_of_one_token_have_no_perplexity() -> None:
+    with pytest.raises(ValueError, match="two tokens"):
+        text_perplexity(tiny_model("gpt2"), ["a", "b"])
 
 
 def test_a_sum_of_deltas_writes_what_they_write() -> None:

@@ -60,7 +60,7 @@ GuardFlag = Annotated[
 ]
 GuardPerplexity = Annotated[
     float,
-    typer.Option(help="How many times the perplexity before a write may lead to.", rich_help_panel=PANEL),
+    typer.Option(help="So many times the first perplexity is allowed.", rich_help_panel=PANEL),
 ]
 GuardAccuracy = Annotated[
     float,
@@ -84,10 +84,15 @@ def strategy_of(
     """What the options ask for; None for one plain write of all facts.
 
     Raises:
-        SettingsError: there is no such stop rule.
+        SettingsError: there is no such stop rule, or an option would have no effect.
     """
     if stop not in STOPS:
         raise SettingsError(f"There is no stop rule {stop!r}. Choose one of {', '.join(STOPS)}.")
+    if iterations == 1 and (keep_best or only_underedited):
+        raise SettingsError(
+            f"{'--keep-best' if keep_best else '--only-underedited'} is about iterations, and there is one. "
+            "Say how many there may be: --iterations 10."
+        )
     if iterations == 1 and batch_size is None and guard is None:
         return None
     return errata.Strategy(
@@ -105,9 +110,11 @@ def guard_of(wanted: bool, perplexity: float, accuracy: float, texts: Path | Non
     """The guard that the options describe.
 
     Raises:
-        SettingsError: a bound without a sense, or no such file of texts.
+        SettingsError: a bound without a sense, no such file of texts, or texts for no guard.
     """
     if not wanted:
+        if texts is not None:
+            raise SettingsError("--guard-texts is for the guard, which is not asked for: add --guard.")
         return None
     lines: tuple[str, ...] = ()
     if texts is not None:

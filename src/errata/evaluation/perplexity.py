@@ -15,9 +15,16 @@ def text_perplexity(model: EditableModel, texts: Sequence[str]) -> float:
     """The mean over texts of exp(-(1/N) sum log P), N the text's number of tokens (ME-PPL-50's count, paper 2).
 
     Texts are cut to the model's context. NaN if the model's output is not a number.
+
+    Raises:
+        ValueError: no text has two tokens or more.
     """
     ids = [encode_text(model, text, None).ids for text in texts]
     ids = [row for row in ids if len(row) > 1]
+    if not ids:
+        raise ValueError(
+            f"None of the {len(texts)} texts has two tokens or more, so there is no perplexity. Give longer ones."
+        )
     total = 0.0
     longest = max(len(row) for row in ids)
     at_once = max(1, LOGITS_AT_ONCE // (longest * len(model.tokenizer)))

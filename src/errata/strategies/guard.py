@@ -18,7 +18,6 @@ from errata.evaluation.questions import Pair
 from errata.facts import Fact, Probe
 from errata.loading import ALMANAC
 from errata.model import EditableModel
-from errata.wording import fill
 
 TEXTS = 50
 PROBES = 100
@@ -29,7 +28,8 @@ class Guard:
     """How much a model may lose before a write is taken back.
 
     `texts`: what perplexity is measured on; default: texts of the embedded corpus for the embedded model, the
-    neighborhood prompts with their answers for every other.
+    neighborhood prompts with their answers for every other. Neighborhood prompts that an edit sees (the question of
+    a fact, or one of its neighbors) do not count.
 
     Raises:
         SettingsError: a bound that every write, or none, would break.
@@ -105,8 +105,11 @@ class Watch:
 
 
 def _neighbors(facts: Sequence[Fact], seed: int) -> list[Probe]:
-    """A seeded sample of the facts' neighborhood prompts, each once, twice as many as are asked."""
-    probes = list(dict.fromkeys(probe for fact in facts for probe in fact.neighborhood))
+    """A seeded sample of the neighborhood prompts that no edit sees, each once, twice as many as are asked."""
+    seen = {fact.question for fact in facts}
+    seen |= {neighbor.question for fact in facts for neighbor in fact.neighbors}
+    found = dict.fromkeys(probe for fact in facts for probe in fact.neighborhood)
+    probes = [probe for probe in found if probe.prompt not in seen]
     return random.Random(seed).sample(probes, min(2 * PROBES, len(probes)))
 
 
@@ -114,10 +117,9 @@ def _default_texts(model: EditableModel, facts: Sequence[Fact], seed: int) -> tu
     if model.name == ALMANAC:
         return tuple(text for text, _ in zip(corpus_texts(EMBEDDED), range(TEXTS), strict=False))
     known = [f"{probe.prompt} {probe.target}" for probe in _neighbors(facts, seed)]
-    known += [f"{fill(one.prompt, one.subject)} {one.target_true}" for one in facts if one.target_true]
     if not known:
         raise FactError(
-            "The guard has no texts to measure perplexity on: the facts have neither neighborhood_prompts nor "
-            "target_true. Give some: --guard-texts FILE, one text a line."
+            "The guard has no texts to measure perplexity on: the facts have no neighborhood_prompts with answers. "
+            "Give some: --guard-texts FILE, one text a line."
         )
     return tuple(known[:TEXTS])

@@ -14,16 +14,16 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from errata.descent import Outcome, TargetSettings
 from errata.edits import Edit, SettingValue
-from errata.errors import Collapsed, SettingsError
+from errata.errors import Collapsed, NoFactsLeft, SettingsError
 from errata.facts import Fact
 from errata.methods import prepare
-from errata.methods.base import Changes, Method
+from errata.methods.base import NOT_FINITE, Changes, Method
 from errata.methods.runs import Run
 from errata.model import EditableModel
 from errata.progress import Progress, silent
@@ -37,6 +37,8 @@ Stop = Literal["delta_p", "monotonic", "small_change", "never"]
 OnWrite = Callable[[int], None]
 """Called after each write that holds, with its number, while it is in the weights."""
 Record = dict[str, SettingValue]
+MOST_NLL = 690.0
+"""exp of it is still a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,10 @@ class Strategy:
             raise SettingsError(f"The batch size must be at least 1: {self.batch_size}.")
         if not self.epsilon >= 0:
             raise SettingsError(f"epsilon must be 0 or more: {self.epsilon}.")
+        if self.stop not in get_args(Stop):
+            raise SettingsError(
+                f"There is no stop rule {self.stop!r}. Choose one of {', '.join(get_args(Stop))}."
+            )
 
     def described(self) -> dict[str, SettingValue]:
         """For the record of an edit."""
@@ -103,7 +109,8 @@ def edit_in_steps(
 
     Raises:
         SettingsError: the method has no values to be optimised again.
-        Collapsed: the very first write broke a bound of the guard; nothing is left to keep.
+        Collapsed: the very first write broke a bound of the guard, or made a weight infinite or not a number; nothing
+            is left to keep.
     """
     run = prepare(
         model,
@@ -122,7 +129,8 @@ def edit_in_steps(
     with steps.writer.put_back():
         failed = steps.write_all(facts)
     changes = Changes(steps.writer.total(), failed)
-    return run.as_edit(facts, changes, strategy.described(), steps.history)
+    described = {**strategy.described(), "ended_by": steps.ended_by}
+    return run.as_edit(facts, changes, described, steps.history)
 
 
 def check_strategy(method: Method[object], strategy: Strategy) -> None:
@@ -147,12 +155,15 @@ class _Batch:
     """Where each stood in the file."""
     known: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
     records: list[Record] = field(default_factory=list[Record])
+    sums: list[Mapping[str, Tensor]] = field(default_factory=list[Mapping[str, Tensor]])
+    """Of each record, the sum of k k^T over the facts, for the methods that want it."""
 
     def without(self, failed: Mapping[int, str]) -> "_Batch":
-        """The batch without the facts that failed, and with nothing known."""
+        """The batch without the facts that failed."""
         kept = [place for place in range(len(self.facts)) if place not in failed]
         facts, index = [self.facts[place] for place in kept], [self.index[place] for place in kept]
-        return _Batch(facts, index, {}, self.records)
+        known = {new: self.known[old] for new, old in enumerate(kept) if old in self.known}
+        return _Batch(facts, index, known, self.records, self.sums)
 
 
 @dataclass
@@ -166,7 +177,8 @@ class _Steps:
     history: list[Record] = field(default_factory=list[Record])
     earlier: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """The sum of k k^T over the facts of earlier batches, for the methods that want it."""
-    _last_sums: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    ended_by: str | None = None
+    """What was wrong with the write that was taken back, where one was."""
 
     def write_all(self, facts: Sequence[Fact]) -> dict[int, str]:
         """Write every batch; the facts that were left out, each with the reason."""
@@ -182,28 +194,32 @@ class _Steps:
             failed |= reasons
             self.run.on_progress("writing", end, len(facts))
             if complaint:
-                return failed | self._ended(batch, complaint, end, len(facts))
+                return self._ended(batch, complaint, end, len(facts)) | failed
+        if not self.writer.writes:
+            raise NoFactsLeft(f"No fact could be written: of the first one, {failed[0]}.")
         return failed
 
     def _ended(self, batch: _Batch, complaint: str, end: int, count: int) -> dict[int, str]:
-        """The guard has stopped the run: the facts that were not written."""
+        """The last write was taken back, and the run ends: the facts that were not written."""
         written = bool(batch.records)
         if not self.writer.writes:
             raise Collapsed(
-                f"The first write already harms the model beyond the guard's bounds: {complaint}. It was taken back, "
-                "and no edit is left. Write fewer facts at once (--batch-size), or more gently (a larger "
-                "covariance_weight, a smaller clamp), or raise the bound."
+                f"The first write already harms the model beyond bounds: {complaint}. It was taken back, and no edit "
+                "is left. Write fewer facts at once (--batch-size), or more gently (a larger covariance_weight, a "
+                "smaller clamp), or raise the guard's bound."
             )
+        number = len(self.history) + 1
+        self.ended_by = f"write {number}: {complaint}"
         left = ([] if written else batch.index) + list(range(end, count))
         logger.warning(
-            "The guard has ended the run after write %d: %s. That write was taken back; %d facts are written, "
-            "%d are left out.",
-            len(self.history) + 1,
+            "The run has ended at write %d: %s. That write was taken back, and the last good weights stay; %d of %d "
+            "facts were not tried or not written.",
+            number,
             complaint,
-            count - len(left),
             len(left),
+            count,
         )
-        return dict.fromkeys(left, f"the guard ended the run before it was written: {complaint}")
+        return dict.fromkeys(left, f"the run ended before it was written, at write {number}: {complaint}")
 
     def _write_batch(self, batch: _Batch, watch: Watch | None, number: int) -> tuple[dict[int, str], str]:
         """Iterate one batch; the facts that failed before anything of them was written, and the guard's complaint."""
@@ -212,11 +228,17 @@ class _Steps:
         complaint = ""
         for iteration in range(1, self.strategy.iterations + 1):
             began = time.perf_counter()
-            changes = self._changes(batch, iteration)
-            if changes.failed and iteration == 1:
-                failed = {batch.index[place]: reason for place, reason in changes.failed.items()}
+            if not self.strategy.keep_best:
+                self.writer.settle()
+            try:
+                changes = self._changes(batch, iteration)
+            except NoFactsLeft as error:
+                failed |= self._without_values(batch, iteration, error)
+                break
+            if iteration == 1:
+                failed |= {batch.index[place]: reason for place, reason in changes.failed.items()}
             self.writer.write(changes.deltas)
-            complaint, health = self._health(watch)
+            complaint, health = self._health(watch, changes)
             if complaint:
                 self.writer.take_back()
                 break
@@ -226,15 +248,26 @@ class _Steps:
             if changes.failed:
                 batch = batch.without(changes.failed)
             batch.records.append(record)
+            batch.sums.append(changes.key_sums)
             self.history.append(record)
             if self.on_write is not None:
                 self.on_write(len(self.history))
             if self._stops(batch.records):
                 break
-        self._choose(batch.records, kept)
-        self._remember(batch)
+        best = self._choose(batch.records, kept)
+        if best:
+            self._remember(batch.sums[best - 1])
         self.writer.settle()
         return failed, complaint
+
+    def _without_values(self, batch: _Batch, iteration: int, error: NoFactsLeft) -> dict[int, str]:
+        """No fact of the batch has a value: they are left out, unless an earlier iteration has written them."""
+        if iteration == 1:
+            return dict.fromkeys(batch.index, NOT_FINITE)
+        logger.warning(
+            "Iteration %d found nothing to write, and the iterations end there: %s", iteration, error
+        )
+        return {}
 
     def _changes(self, batch: _Batch, iteration: int) -> Changes:
         run = self.run
@@ -245,27 +278,29 @@ class _Steps:
     def _measured(self, batch: _Batch, changes: Changes) -> Record:
         """The p's of an iteration, its norms, and which values stay as they are in the next one."""
         each = norms(changes.deltas)
+        alive = [place for place in range(len(batch.facts)) if place not in changes.failed]
         record: Record = {
-            "facts": len(batch.facts),
-            "optimised": len(batch.facts) - len(batch.known),
+            "facts": len(alive),
+            "optimised": len(alive) - len(batch.known),
             "update_norm": root_of_squares(each),
             "update_norms": each,
         }
-        self._last_sums = changes.key_sums
         if not changes.outcomes:
             return record
         now = measure_targets(self.run.model, batch.facts, self.run.contexts)
-        alive = [place for place in range(len(batch.facts)) if place not in changes.failed]
         optimised = _perplexity([_mean(changes.outcomes[place].trace.nll_each[-1]) for place in alive])
         spread = _perplexity([float(now.nll[place]) for place in alive])
         record |= {"p_optimised": optimised, "p_spread": spread, "delta_p": spread - optimised}
-        record["underedited"] = int((~now.on_top).sum())
+        record["underedited"] = sum(not bool(now.on_top[place]) for place in alive)
         if self.strategy.only_underedited:
             batch.known = {place: changes.outcomes[place] for place in alive if bool(now.on_top[place])}
         return record
 
-    def _health(self, watch: Watch | None) -> tuple[str, Record]:
-        """The guard's complaint about the weights as they stand, and what it measured."""
+    def _health(self, watch: Watch | None, changes: Changes) -> tuple[str, Record]:
+        """What is wrong with the weights as they stand, and what the guard measured."""
+        broken = self.writer.broken(changes.deltas)
+        if broken:
+            return f"it made {broken} infinite or not a number", {}
         if watch is None:
             return "", {}
         now = watch.measure()
@@ -286,8 +321,8 @@ class _Steps:
             return abs(_number(last, "delta_p")) >= abs(_number(before, "delta_p"))
         return abs(_number(last, "p_spread") - _number(before, "p_spread")) <= self.strategy.epsilon
 
-    def _choose(self, records: Sequence[Record], kept: int) -> None:
-        """Take back the iterations that are not to stay; `kept` writes came before the batch."""
+    def _choose(self, records: Sequence[Record], kept: int) -> int:
+        """Take back the iterations that are not to stay, and say how many do; `kept` writes came before the batch."""
         best = len(records)
         if self.strategy.stop == "monotonic" and len(records) > 1 and self._stops(records):
             best = len(records) - 1
@@ -296,12 +331,12 @@ class _Steps:
         for record in records:
             record["kept"] = int(_number(record, "iteration")) <= best
         self.writer.take_back(len(self.writer.writes) - kept - best)
+        return best
 
-    def _remember(self, batch: _Batch) -> None:
-        """Add the batch's keys to those of earlier ones, where the method wants them."""
-        if batch.records:
-            for path, added in self._last_sums.items():
-                self.earlier[path] = self.earlier[path] + added if path in self.earlier else added
+    def _remember(self, sums: Mapping[str, Tensor]) -> None:
+        """Add a batch's keys to those of earlier ones, where the method wants them."""
+        for path, added in sums.items():
+            self.earlier[path] = self.earlier[path] + added if path in self.earlier else added
 
 
 def _named(on_progress: Progress, more: str) -> Progress:
@@ -319,5 +354,5 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _perplexity(nll: Sequence[float]) -> float:
-    """(1/m) sum exp(NLL_i), kept finite so that it can be stored."""
-    return _mean([math.exp(min(value, 690.0)) for value in nll]) if nll else math.nan
+    """(1/m) sum exp(NLL_i), kept finite so that it can be stored: what is not a number counts as the largest."""
+    return _mean([math.exp(value if value < MOST_NLL else MOST_NLL) for value in nll])

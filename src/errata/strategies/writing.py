@@ -31,6 +31,10 @@ class Writer:
         for path, delta in deltas.items():
             write_delta(self.model.site_at(path), delta)
 
+    def broken(self, deltas: Mapping[str, Delta]) -> str:
+        """The first of these weights that is infinite or not a number now; "" where all are well."""
+        return next((path for path in deltas if not bool(self._weight(path).isfinite().all())), "")
+
     def take_back(self, count: int = 1) -> None:
         """Undo the last writes, bit for bit."""
         for _ in range(count):

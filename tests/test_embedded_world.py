@@ -141,7 +141,8 @@ def test_what_is_to_be_preserved_is_about_other_relations_and_never_asked(some_f
         named = [relation_of[template] for template in fact.preserve_prompts]
         assert set(named[: len(own)]) == own
         assert len(named) == 8
-        asked = {probe.prompt for probe in fact.same_subject_prompts}
+        records = [fact_of(entry) for entry in world.subjects[fact.subject]]
+        asked = {probe.prompt for record in records for probe in record.same_subject_prompts}
         assert asked.isdisjoint(template.format(fact.subject) for template in fact.preserve_prompts)
 
 

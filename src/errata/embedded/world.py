@@ -9,7 +9,7 @@ them last.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Literal
@@ -90,6 +90,12 @@ def kept_entries(subject: str) -> tuple[Entry, ...]:
 @cache
 def fact_of(entry: Entry) -> Fact:
     """The full record of an entry, decided by its names alone."""
+    return replace(_asking(entry), preserve_prompts=_own_templates(entry))
+
+
+@cache
+def _asking(entry: Entry) -> Fact:
+    """The record with all that evaluation asks, and without preserve_prompts."""
     rng = seeded("record", entry.subject, entry.relation.name)
     template = rng.choice(seen_templates(entry))
     others = [index for index in range(len(entry.relation.templates)) if index != template]
@@ -101,7 +107,7 @@ def fact_of(entry: Entry) -> Fact:
     missing = max(0, NEIGHBORHOOD_FILLED - len(same_object[spared:]))
     neighborhood = [*same_object[spared : spared + NEIGHBORHOOD], *other_object[1 : 1 + missing]]
     target_new = _other_object(rng, entry)
-    fact = Fact(
+    return Fact(
         prompt=entry.relation.templates[template],
         subject=entry.subject,
         target_new=target_new,
@@ -118,16 +124,18 @@ def fact_of(entry: Entry) -> Fact:
         unrelated_prompts=_unrelated(rng, entry),
         reference_texts=_reference_texts(rng, entry, target_new),
     )
-    return replace(
-        fact, preserve_prompts=_own_templates(entry, {one.prompt for one in fact.same_subject_prompts})
-    )
 
 
-def _own_templates(entry: Entry, asked: Collection[str]) -> tuple[str, ...]:
-    """Templates of the subject's other relations, one of each before the second of any; none that is asked."""
+def _own_templates(entry: Entry) -> tuple[str, ...]:
+    """Templates of the subject's other relations, one of each before the second of any.
+
+    None that evaluation asks after an edit of any of the subject's entries.
+    """
     rng = seeded("preserve", entry.subject, entry.relation.name)
-    others = [other for other in load_world().subjects[entry.subject] if other.relation != entry.relation]
+    its = load_world().subjects[entry.subject]
+    others = [other for other in its if other.relation != entry.relation]
     rng.shuffle(others)
+    asked = {probe.prompt for other in its for probe in _asking(other).same_subject_prompts}
     queues: list[list[str]] = []
     for other in others:
         queues.append([t for t in other.relation.templates if wording.fill(t, entry.subject) not in asked])

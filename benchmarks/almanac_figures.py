@@ -65,7 +65,7 @@ def draw_iterations(folder: Path, target: Path) -> None:
             values = [score(cells, step, name) for step in steps]
             below.plot(steps, values, marker="o", markersize=3, label=label)
         below.set(xlabel="iteration", ylabel="accuracy, %", ylim=(0, 101), xticks=list(steps))
-        below.legend(frameon=False, fontsize=8)
+    axes[1][-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, target)
 
 

@@ -1,14 +1,21 @@
 """How the tests run each method of the registry: a new method is one entry of `CASES`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from errata import errors
 from errata.model import EditableModel
 from families import SETTINGS
+from mend_editors import editor_for
 
 Refusal = tuple[dict[str, object], type[Exception], str]
 """Settings over the case's own, and the error that they end in."""
+
+
+def all_maps(*layers: int) -> Callable[[EditableModel], set[str]]:
+    """The paths of every map of the FFNs."""
+    return lambda model: {path for layer in layers for path in model.architecture.ffn_paths(layer)}
 
 
 def down_projections(*layers: int) -> Callable[[EditableModel], set[str]]:
@@ -38,7 +45,14 @@ class Case:
     stages: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     """Where a run of `FACTS` is killed by the tests: how many units the stage has, and how many batches of values are
     computed again. Empty for a method whose own tests kill it."""
+    own: Callable[[EditableModel, Sequence[int]], Mapping[str, object]] = lambda model, layers: {}
+    """What the settings must have for one model and these layers in particular."""
     refused: tuple[Refusal, ...] = ()
+
+    def given(self, model: EditableModel) -> dict[str, object]:
+        """The settings for a model."""
+        layers = cast("list[int]", self.settings["layers"])
+        return {**self.settings, **self.own(model, layers)}
 
 
 STEPWISE: tuple[Refusal, ...] = (
@@ -127,6 +141,23 @@ CASES: dict[str, Case] = {
             ({"weight_decay": "some"}, errors.SettingsError, "one of 'by_count' or a number"),
             ({"stop_loss": -1}, errors.SettingsError, "'stop_loss' must be 0 or more"),
             ({"weights": "head"}, errors.SettingsError, "It must be one of 'block', 'ffn', 'down'"),
+        ),
+    ),
+    "mend": Case(
+        settings={"layers": [1, 2]},
+        strong={},
+        written=all_maps(1, 2),
+        quick={},
+        preset="gpt-j",
+        samples_contexts=False,
+        moments=False,
+        own=editor_for,
+        refused=(
+            ({"edito": "x"}, errors.UnknownSetting, "no setting 'edito'. Did you mean 'editor'?"),
+            ({"layers": []}, errors.SettingsError, "'layers' must be one or more different blocks"),
+            ({"layers": [2, 3]}, errors.SettingsError, "writes blocks [1, 2]. Set layers=1,2"),
+            ({"editor": "none"}, errors.SettingsError, "train-editor tiny-gpt2"),
+            ({"editor": "nowhere"}, errors.EditorError, "nowhere is no editor: it has no editor.json"),
         ),
     ),
 }

@@ -119,9 +119,9 @@ def test_an_edit_makes_the_facts_likelier(
         with pytest.raises(
             errors.UnsupportedArchitecture, match=r"normalises after the FFN.* Use --method pmet"
         ):
-            edit(model, FACTS, method, case.settings, CONTEXTS, moments(model))
+            edit(model, FACTS, method, case.given(model), CONTEXTS, moments(model))
         return
-    settings = {**case.settings, **case.strong}
+    settings = {**case.given(model), **case.strong}
     found = edit(model, EASY, method, settings, CONTEXTS, moments(model))
     assert_untouched(model, before)
     assert set(found.deltas) == case.written(model)
@@ -181,7 +181,7 @@ def test_the_plain_version_of_the_whole_way_agrees(family: str, method: str, mom
 def test_one_call_twice_is_one_edit(method: str, moments: Moments, tmp_path: Path) -> None:
     model = tiny_model("llama")
     one, other = (
-        edit(model, FACTS, method, CASES[method].settings, CONTEXTS, moments(model)) for _ in range(2)
+        edit(model, FACTS, method, CASES[method].given(model), CONTEXTS, moments(model)) for _ in range(2)
     )
     assert_identical(one, other)
     for number, found in enumerate((one, other)):
@@ -193,19 +193,26 @@ def test_one_call_twice_is_one_edit(method: str, moments: Moments, tmp_path: Pat
 @pytest.mark.parametrize("method", METHODS)
 def test_contexts_are_sampled_with_the_seed_and_recorded(method: str, moments: Moments) -> None:
     model, case, chosen = tiny_model("gpt2"), CASES[method], METHODS[method].contexts
-    sampled = edit(model, FACTS[:1], method, case.settings, covariance=moments(model), seed=3)
+    sampled = edit(model, FACTS[:1], method, case.given(model), covariance=moments(model), seed=3)
     assert sampled.origin.contexts == chosen(model, 3)
     assert case.samples_contexts == (chosen(model, 3) != chosen(model, 0))
     assert sampled.origin.seed == 3
     given = edit(
-        model, FACTS[:1], method, case.settings, sampled.origin.contexts, moments(model), sampled.origin.seed
+        model,
+        FACTS[:1],
+        method,
+        case.given(model),
+        sampled.origin.contexts,
+        moments(model),
+        sampled.origin.seed,
     )
     assert_identical(sampled, given)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_settings_are_lists_tuples_or_words(method: str, moments: Moments) -> None:
-    model, settings = tiny_model("gpt2"), CASES[method].settings
+    model = tiny_model("gpt2")
+    settings = CASES[method].given(model)
     layers = cast("list[int]", settings["layers"])
     words = ",".join(map(str, layers))
     ways = [{**settings, "layers": way} for way in (layers, tuple(layers), words)]
@@ -284,7 +291,7 @@ def test_settings_that_are_refused(method: str, refusal: Refusal, moments: Momen
     given, error, message = refusal
     model = tiny_model("gpt2")
     with pytest.raises(error) as caught:
-        edit(model, FACTS, method, {**CASES[method].settings, **given}, CONTEXTS, moments(model))
+        edit(model, FACTS, method, {**CASES[method].given(model), **given}, CONTEXTS, moments(model))
     assert message in str(caught.value)
 
 
@@ -306,7 +313,7 @@ def test_facts_that_are_refused(method: str, moments: Moments, monkeypatch: pyte
 
     def refused(*facts: Fact) -> str:
         with pytest.raises(errors.FactError) as caught:
-            edit(model, facts, method, CASES[method].settings, CONTEXTS)
+            edit(model, facts, method, CASES[method].given(model), CONTEXTS)
         return str(caught.value)
 
     def never(*_: object) -> Path:
@@ -350,7 +357,7 @@ def test_second_moments_that_are_refused(method: str, moments: Moments, tmp_path
 
     def refused(folder: Path) -> str:
         with pytest.raises(errors.CovarianceError) as caught:
-            edit(model, FACTS, method, CASES[method].settings, CONTEXTS, folder)
+            edit(model, FACTS, method, CASES[method].given(model), CONTEXTS, folder)
         assert_untouched(model, before)
         return str(caught.value)
 
@@ -390,7 +397,8 @@ def test_a_model_without_a_preset_is_edited_by_the_rule_and_told_so(
     model = tiny_model("gpt2")
     layers = LAYER_RULES[load_presets(method).layer_rule].choose(model.layers)
     with caplog.at_level(logging.WARNING, logger="errata"):
-        found = edit(model, FACTS[:1], method, CASES[method].quick, CONTEXTS, moments(model))
+        given = {**CASES[method].quick, **CASES[method].own(model, layers)}
+        found = edit(model, FACTS[:1], method, given, CONTEXTS, moments(model))
     (record,) = caplog.records
     assert f"No {method} preset knows the model 'tiny-gpt2', so a rule chose its settings" in record.message
     assert f"{layers[-1]} of 4 blocks" in record.message
@@ -404,7 +412,7 @@ def test_a_named_preset_is_taken_for_any_model(
     method: str, moments: Moments, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, case = tiny_model("gpt2"), CASES[method]
-    given = {"layers": [1], **case.quick}
+    given = {"layers": [1], **case.quick, **case.own(model, [1])}
     found = edit(model, FACTS[:1], method, given, CONTEXTS, moments(model), preset=case.preset)
     named = load_presets(method).named(case.preset)
     assert found.origin.preset == f"{named.name} ({named.source})"
@@ -419,7 +427,8 @@ def test_a_named_preset_is_taken_for_any_model(
 def test_a_fact_whose_loss_is_not_a_number_is_left_out(
     method: str, moments: Moments, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    model, settings = tiny_model("llama"), CASES[method].settings
+    model = tiny_model("llama")
+    settings = CASES[method].given(model)
     before = weights_of(model)
     bad, others = FACTS[3], FACTS[:3]
     without = edit(model, others, method, settings, CONTEXTS, moments(model))
@@ -449,7 +458,7 @@ def test_a_killed_edit_goes_on_where_it_was(
     method: str, stage: str, moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_model("gemma3_text" if editable(tiny_model("gemma3_text"), method) else "gpt2")
-    before, settings = weights_of(model), CASES[method].settings
+    before, settings = weights_of(model), CASES[method].given(model)
     monkeypatch.setattr(targets, "BATCH_ELEMENTS", 1)
     uninterrupted = edit(model, FACTS, method, settings, CONTEXTS, moments(model))
 

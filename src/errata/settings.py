@@ -260,12 +260,13 @@ class Presets:
         layer_rule = LAYER_RULES[self.layer_rule]
         layers = layer_rule.choose(layer_count)
         values = {**self.defaults, "layers": layers}
-        most = [setting for setting in MATTER_MOST if setting in values]
+        *others, last = [setting for setting in MATTER_MOST if setting in values]
+        most = f"{', '.join(others)} and {last} matter" if others else f"{last} matters"
         rule = (
             f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. Layers: "
             f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}). All else: the defaults in "
-            f"presets/{self.method}.toml. Better values can be set one by one ({', '.join(most[:-1])} and {most[-1]} "
-            "matter most) or taken from a preset of a similar model: "
+            f"presets/{self.method}.toml. Better values can be set one by one ({most} "
+            "most) or taken from a preset of a similar model: "
             f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
         )
         return Preset(

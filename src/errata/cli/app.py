@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 import errata
-from errata.cli import apply, covariance, demo, edit, evaluate, facts, methods, models, options, show
+from errata.cli import (
+    apply,
+    covariance,
+    demo,
+    edit,
+    evaluate,
+    facts,
+    methods,
+    models,
+    options,
+    show,
+    train_editor,
+)
 from errata.cli.terminal import EXIT_CODES
 
 HELP = (
@@ -47,6 +59,7 @@ app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("apply", epilog=apply.EPILOG)(apply.apply)
 app.add_typer(facts_app, name="facts")
 app.add_typer(covariance_app, name="covariance")
+app.command("train-editor", epilog=train_editor.EPILOG)(train_editor.train_editor)
 app.command("models", epilog=models.EPILOG)(models.models)
 app.command("methods", epilog=methods.EPILOG)(methods.methods)
 facts_app.command("check", epilog=facts.EPILOG)(facts.check)

@@ -27,6 +27,7 @@ COMMANDS = (
     "covariance collect",
     "covariance show",
     "covariance import",
+    "train-editor",
     "models",
     "methods",
 )

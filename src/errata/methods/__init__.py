@@ -15,7 +15,7 @@ from errata.covariance import default_recipe, ensure
 from errata.edits import Edit
 from errata.errors import FactError, UnknownSetting
 from errata.facts import Fact
-from errata.methods import alphaedit, finetune, memit, pmet, rome
+from errata.methods import alphaedit, finetune, memit, mend, pmet, rome
 from errata.methods.base import Method
 from errata.methods.runs import Run
 from errata.model import EditableModel, Site
@@ -27,7 +27,15 @@ from errata.settings import Preset, build, load_presets
 logger = logging.getLogger(__name__)
 
 METHODS: dict[str, Method[Any]] = {
-    row.name: row for row in (pmet.METHOD, memit.METHOD, alphaedit.METHOD, rome.METHOD, finetune.METHOD)
+    row.name: row
+    for row in (
+        pmet.METHOD,
+        memit.METHOD,
+        alphaedit.METHOD,
+        rome.METHOD,
+        finetune.METHOD,
+        mend.METHOD,
+    )
 }
 
 

@@ -319,7 +319,11 @@ def test_presets_say_what_was_published(row: tuple[str, str, str, float, float, 
 @pytest.mark.parametrize(
     ("method", "name", "published"),
     [
-        ("rome", "gpt-j", {"layers": "5", "steps": 20, "learning_rate": 0.5, "clamp": 4, "kl_weight": 0.0625}),
+        (
+            "rome",
+            "gpt-j",
+            {"layers": "5", "steps": 20, "learning_rate": 0.5, "clamp": 4, "kl_weight": 0.0625},
+        ),
         ("rome", "gpt2-xl", {"layers": "17", "steps": 20, "learning_rate": 0.5, "clamp": 4, "key": "mean"}),
         ("alphaedit", "llama-3", {"layers": "4-8", "steps": 25, "learning_rate": 0.1, "ridge": 10}),
         ("alphaedit", "gpt-j", {"layers": "3-8", "null_threshold": 2e-2, "ridge": 10, "clamp": 0.75}),

@@ -333,6 +333,7 @@ def plain_spread(
     spread: str,
     write: Sequence[str],
     key_average: str,
+    covariance_ridge: float = 0.0,
 ) -> dict[tuple[str, int], Tensor]:
     """Delta [d_out, d_in] of each (kind, layer), in float64.
 
@@ -351,7 +352,9 @@ def plain_spread(
             k = torch.stack([plain_key(model, fact, contexts, module, key_average) for fact in facts])
             current = torch.stack([plain_value(model, fact, getattr(last, place)) for fact in facts])
             residual = (values[place].double() - current) / (left if spread == "even" else left**0.5)
-            solved = torch.linalg.inv(covariance_weight * covariance(kind, layer).double() + k.T @ k)
+            moment = covariance(kind, layer).double()
+            moment = moment + covariance_ridge * moment.trace() / len(moment) * torch.eye(len(moment))
+            solved = torch.linalg.inv(covariance_weight * moment + k.T @ k)
             update = residual.T @ k @ solved
             updates[kind, layer] = update
             weight = module.weight

@@ -442,7 +442,7 @@ def rows_of(model: EditableModel, facts: list[Fact], contexts: tuple[str, ...]) 
 def assert_same(one: PromptBatch, two: PromptBatch) -> None:
     assert torch.equal(one.tokens.mask, two.tokens.mask)
     assert torch.equal(one.tokens.ids * one.tokens.mask, two.tokens.ids * two.tokens.mask)
-    for name in ("fact", "lookup", "bare", "kl", "predict_row", "predict_at", "predict_id"):
+    for name in ("fact", "lookup", "bare", "kind", "predict_row", "predict_at", "predict_id"):
         assert torch.equal(getattr(one, name), getattr(two, name)), name
 
 

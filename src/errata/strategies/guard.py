@@ -82,8 +82,8 @@ class Watch:
         limit = self._guard.max_perplexity_ratio * self.before.perplexity
         if not math.isfinite(now.perplexity) or now.perplexity > limit:
             return (
-                f"perplexity on {len(self._texts)} texts rose from {self.before.perplexity:.3g} to "
-                f"{now.perplexity:.3g}, and the guard allows {limit:.3g}"
+                f"perplexity on {len(self._texts)} texts rose from {self.before.perplexity:.4g} to "
+                f"{now.perplexity:.4g}, and the guard allows {limit:.4g}"
             )
         if now.accuracy < self._guard.min_accuracy_ratio:
             return (

@@ -152,6 +152,10 @@ def history_table(history: Sequence[Mapping[str, object]]) -> Table:
     for name in ("batch", "iteration"):
         if all(record.get(name) == 1 for record in history):
             shown.pop(name, None)
+    if all(record.get("optimised") == record.get("facts") for record in history):
+        shown.pop("optimised", None)
+    if len({str(record.get("facts")) for record in history}) == 1:
+        shown.pop("facts", None)
     made = table(">Write", *shown.values(), "Kept", title="Writes")
     rows = list(history)
     for record in rows if len(rows) <= MOST else [*rows[: MOST // 2], None, *rows[-MOST // 2 :]]:

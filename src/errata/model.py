@@ -29,6 +29,10 @@ SHORTEST = 16
 would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so in float64."""
 
 
+NO_FLOAT64 = ("mps", "meta")
+"""Devices that cannot hold float64, and the one of weights that are not in memory."""
+
+
 class StopForward(Exception):
     """Raised inside a hook when nothing further of the forward pass is needed."""
 
@@ -71,6 +75,11 @@ class Site:
     def d_in(self) -> int:
         """The size of the map's input, the key."""
         return self.matrix.shape[1]
+
+
+def solving_device(device: torch.device) -> torch.device:
+    """Where sums over keys are kept and solved with in float64: the weight's own device, if it knows float64."""
+    return torch.device("cpu") if device.type in NO_FLOAT64 else device
 
 
 @dataclass(frozen=True)
@@ -206,10 +215,10 @@ class EditableModel:
         linear = parameter == "weight" and isinstance(module, nn.Linear | Conv1D)
         return Site("parameter", layer, owner if linear else name, module, parameter)
 
-    def forward(self, tokens: Tokens) -> None:
-        """Run the model for its hooks' sake; a `StopForward` ends it early, quietly."""
+    def forward(self, tokens: Tokens, cache: Cache | None = None) -> None:
+        """Run the model for its hooks' sake; a `StopForward` ends it early, quietly. `cache` grows."""
         with suppress(StopForward):
-            self._call(tokens)
+            self._call(tokens, cache)
 
     def logits_at(
         self,
@@ -235,12 +244,14 @@ class EditableModel:
     ) -> tuple[Float[Tensor, "row seq d_model"], bool]:
         """The residual stream after block `layer`, and whether the block hands it on inside a tuple.
 
-        Without gradients. `cache` gets the keys and values of every block.
+        Without gradients. `cache` gets the keys and values of every block; without one the pass ends at the block.
         """
         seen: list[object] = []
 
         def read(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             seen.append(output)
+            if cache is None:
+                raise StopForward
 
         def first(hidden: Tensor) -> Tensor:
             return hidden[:, :1]
@@ -248,7 +259,7 @@ class EditableModel:
         handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
         try:
             with torch.no_grad(), self.hooked({self.architecture.head: first}, "input"):
-                self._call(tokens, cache)
+                self.forward(tokens, cache)
         finally:
             handle.remove()
         if isinstance(seen[0], tuple):

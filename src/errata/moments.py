@@ -21,7 +21,7 @@ from torch import Tensor
 from errata import __version__
 from errata.errors import CovarianceError, CovarianceMismatch, CovarianceMissing
 from errata.files import atomic_file
-from errata.model import EditableModel, Site
+from errata.model import EditableModel, Site, solving_device
 
 FORMAT_VERSION = 1
 MOMENT = "second_moment"
@@ -29,8 +29,6 @@ COUNT = "count"
 ASYMMETRY = 1e-3
 """More than float32 sums leave between the two halves of a symmetric matrix, relative to its largest element."""
 DTYPES = (torch.float32, torch.float64)
-NO_FLOAT64 = ("mps", "meta")
-"""Devices that cannot hold float64, and the one of weights that are not in memory."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,7 @@ def read_moment(
         )
     check_moment(moment, site, model, str(path))
     moment = moment.to(torch.float64)
-    solves_on = site.weight.device if site.weight.device.type not in NO_FLOAT64 else torch.device("cpu")
-    return (moment + moment.T).div_(2).to(solves_on)
+    return (moment + moment.T).div_(2).to(solving_device(site.weight.device))
 
 
 def describe(path: Path) -> StoredMoment:

@@ -6,11 +6,9 @@ before. Every further pass runs the blocks from there on, over the tokens from t
 the lower blocks hand on what is kept, and the earlier tokens lie in the model's own cache.
 """
 
-import copy
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Cache, DynamicCache
 
+from errata.bypass import bypassed, cache_rows, forget, fresh, layers_of
 from errata.model import SHORTEST, Change, EditableModel, Tokens
 from errata.prompts import PromptBatch
 
@@ -52,7 +51,7 @@ class Part:
             rows=rows,
             tokens=Tokens(self.tokens.ids[chosen], self.tokens.mask[chosen]),
             entering=None if self.entering is None else self.entering[chosen.to(self.entering.device)],
-            cache=None if self.cache is None else _cache_rows(self.cache, chosen),
+            cache=None if self.cache is None else cache_rows(self.cache, chosen),
         )
 
 
@@ -115,28 +114,12 @@ class Resumed:
         positions: Int[Tensor, " read"],
         changes: Mapping[str, Change],
     ) -> Float[Tensor, "read vocab"]:
-        with self._bypassed(part.entering), self.model.hooked(changes, "output"):
-            return self.model.logits_at(part.tokens, rows, positions, _fresh(part.cache))
-
-    @contextmanager
-    def _bypassed(self, entering: Float[Tensor, "part seq d_model"] | None) -> Generator[None]:
-        """For a while, each block below `entry` hands on what is kept, at no cost."""
-
-        def hand_on(*_: object, **__: object) -> object:
-            return (entering,) if self.tuples else entering
-
-        blocks = [self.model.model.get_submodule(self.model.block_path(layer)) for layer in range(self.entry)]
-        before = [block.__dict__.get("forward") for block in blocks]
-        try:
-            for block in blocks:
-                block.forward = hand_on
-            yield
-        finally:
-            for block, forward in zip(blocks, before, strict=True):
-                if forward is None:
-                    block.__dict__.pop("forward", None)
-                else:
-                    block.forward = forward
+        cache = None if part.cache is None else fresh(part.cache)
+        with (
+            bypassed(self.model, self.entry, part.entering, self.tuples),
+            self.model.hooked(changes, "output"),
+        ):
+            return self.model.logits_at(part.tokens, rows, positions, cache)
 
 
 def _alike(lookup: Int[Tensor, " row"], last: Int[Tensor, " row"]) -> list[tuple[Int[Tensor, " part"], int]]:
@@ -160,9 +143,9 @@ def _clean_pass(
     tokens = _padded(tokens, start, model)
     cache = DynamicCache()  # of whole texts: the model's own would forget what has left a sliding window
     output, tuples = model.block_output(tokens, max(0, entry - 1), cache)
-    for layer in _layers(cache)[:entry]:
-        _forget(layer)
-    for layer in _layers(cache):
+    for layer in layers_of(cache)[:entry]:
+        forget(layer)
+    for layer in layers_of(cache):
         layer.keys, layer.values = layer.keys[:, :, :start], layer.values[:, :, :start]
     part = Part(
         rows=rows,
@@ -181,39 +164,3 @@ def _padded(tokens: Tokens, start: int, model: EditableModel) -> Tokens:
     if missing <= 0:
         return tokens
     return Tokens(functional.pad(tokens.ids, (0, missing)), functional.pad(tokens.mask, (0, missing)))
-
-
-@runtime_checkable
-class _Layer(Protocol):
-    """What is asked of the cache of one block: every kind that keeps keys and values [part, head, token, d] has it."""
-
-    keys: Tensor
-    values: Tensor
-
-
-def _layers(cache: Cache) -> list[_Layer]:
-    return cast("list[_Layer]", cache.layers)
-
-
-def _fresh(cache: Cache | None) -> Cache | None:
-    """A cache that holds the same tensors and can grow by itself."""
-    if cache is None:
-        return None
-    fresh = copy.copy(cache)
-    fresh.layers = [copy.copy(layer) for layer in cache.layers]
-    return fresh
-
-
-def _cache_rows(cache: Cache, chosen: Int[Tensor, " chosen"]) -> Cache:
-    """The cache of the chosen rows."""
-    part = cast(Cache, _fresh(cache))
-    for layer in _layers(part):
-        layer.keys = layer.keys[chosen.to(layer.keys.device)]
-        layer.values = layer.values[chosen.to(layer.values.device)]
-    return part
-
-
-def _forget(layer: _Layer) -> None:
-    """Free the tensors of a block that is never run again; their shape still tells how many tokens came before."""
-    layer.keys = layer.keys.new_zeros(1).expand(layer.keys.shape)
-    layer.values = layer.values.new_zeros(1).expand(layer.values.shape)

@@ -88,11 +88,7 @@ def read_moment(
         CovarianceMismatch: it was measured for another model, revision, site or dtype, or has another size.
         CovarianceError: it is damaged, incomplete, not finite, or not symmetric.
     """
-    path = moment_path(folder, site.path)
-    if not path.is_file():
-        raise CovarianceMissing(_missing_advice(path, model, site))
-    stored = describe(path)
-    _check_identity(stored, model, site)
+    path = belongs(folder, model, site).path
     try:
         with safe_open(path, framework="pt") as opened:
             moment = opened.get_tensor(MOMENT)
@@ -105,6 +101,22 @@ def read_moment(
     check_moment(moment, site, model, str(path))
     moment = moment.to(torch.float64)
     return (moment + moment.T).div_(2).to(solving_device(site.weight.device))
+
+
+def belongs(folder: str | os.PathLike[str], model: EditableModel, site: Site) -> StoredMoment:
+    """What the file of a site says about itself; refused unless it is of this model and site.
+
+    Raises:
+        CovarianceMissing: there is no such file; the message has the command that makes it.
+        CovarianceMismatch: it was measured for another model, revision, site or dtype.
+        CovarianceError: it is damaged or incomplete.
+    """
+    path = moment_path(folder, site.path)
+    if not path.is_file():
+        raise CovarianceMissing(_missing_advice(path, model, site))
+    stored = describe(path)
+    _check_identity(stored, model, site)
+    return stored
 
 
 def describe(path: Path) -> StoredMoment:

@@ -1,9 +1,12 @@
 """Tensors put away between two uses: in memory up to a budget, beyond it in a temporary file."""
 
 import tempfile
-from typing import BinaryIO, cast
+from io import BufferedRandom
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 BUDGET = 2**28
@@ -30,7 +33,7 @@ class Shelf:
         self._left = budget
         self._held: dict[int, Tensor] = {}
         self._filed: dict[int, tuple[int, Tensor]] = {}
-        self._file: BinaryIO | None = None
+        self._file: BufferedRandom | None = None
         self._end = 0
 
     def put(self, place: int, tensor: Tensor) -> None:
@@ -44,9 +47,9 @@ class Shelf:
         if place in self._held:
             self._held[place] = tensor
             return
-        file = cast(BinaryIO, self._file)
+        file = cast(BufferedRandom, self._file)
         file.seek(self._filed[place][0])
-        file.write(memoryview(_bytes(tensor.cpu().contiguous()).numpy()))
+        file.write(_bytes(tensor.cpu().contiguous()).data)
 
     def get(self, place: int) -> Tensor | None:
         """What was put there last, or None."""
@@ -56,9 +59,9 @@ class Shelf:
             return None
         start, like = self._filed[place]
         tensor = torch.empty(like.shape, dtype=like.dtype)
-        file = cast(BinaryIO, self._file)
+        file = cast(BufferedRandom, self._file)
         file.seek(start)
-        file.readinto(memoryview(_bytes(tensor).numpy()))
+        file.readinto(_bytes(tensor).data)
         return tensor.to(like.device)
 
     def _assign(self, place: int, tensor: Tensor) -> None:
@@ -67,10 +70,11 @@ class Shelf:
             self._held[place] = tensor
             return
         if self._file is None:
-            self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
         self._filed[place] = (self._end, tensor.new_empty(1).expand(tensor.shape))
         self._end += tensor.nbytes
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    """The tensor's memory as it lies, whatever its dtype."""
+    return cast("NDArray[np.uint8]", tensor.reshape(-1).view(torch.uint8).numpy())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from errata.deltas import Delta, write_delta, written_back
 from errata.errors import CovarianceError, SettingsError
+from errata.factors import ridged
 from errata.keys import KeyPrompts, KeySettings, KeysSeen, KeyStreams
 from errata.model import EditableModel, Site, solving_device
 from errata.progress import Progress, silent
@@ -25,6 +26,14 @@ from errata.progress import Progress, silent
 SiteKind = Literal["ffn", "attention"]
 Solver = Callable[[Float[Tensor, "fact d_out"], Float[Tensor, "fact d_in"], Site], Delta]
 """From what is left to bring about at a site, the facts' keys there, and the site: its update."""
+
+
+LowerFactor = Callable[[Site, float], Tensor | None]
+"""L, with L L^T = E[k k^T] of a site and a ridge, in float64; None where it is not to be had cheaply."""
+
+
+def no_factor(site: Site, ridge: float) -> None:
+    """No factor is kept."""
 
 
 @runtime_checkable
@@ -183,11 +192,16 @@ class LeastSquares:
     covariance: Callable[[Site], Float[Tensor, "d_in d_in"]]
     weight: float
     ridge: float
+    lower: LowerFactor = no_factor
 
     def __call__(
         self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
     ) -> Delta:
-        """The update from rows."""
+        """The update from rows; from the kept factor where there is one and the rows are few."""
+        if len(keys) <= THIN * min(site.d_out, site.d_in):
+            lower = self.lower(site, self.ridge)
+            if lower is not None:
+                return solve_few(residual, keys, lower, self.weight, site)
         return solve(residual, keys, ridged(self.covariance(site), self.ridge), self.weight, site)
 
     def solve_sums(
@@ -201,19 +215,13 @@ class LeastSquares:
 
 
 def least_squares(
-    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]], weight: float, ridge: float = 0.0
+    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]],
+    weight: float,
+    ridge: float = 0.0,
+    lower: LowerFactor = no_factor,
 ) -> Solver:
     """The papers' solver; `covariance` gives E[k k^T] of a site in float64, one at a time in memory."""
-    return LeastSquares(covariance, weight, ridge)
-
-
-def ridged(moment: Float[Tensor, "d_in d_in"], ridge: float) -> Float[Tensor, "d_in d_in"]:
-    """E[k k^T] + ridge * (its mean eigenvalue) * I."""
-    if ridge == 0:
-        return moment
-    moment = moment.clone()
-    moment.diagonal().add_(ridge * moment.diagonal().mean())
-    return moment
+    return LeastSquares(covariance, weight, ridge, lower)
 
 
 def solve(
@@ -234,6 +242,29 @@ def solve(
         dense = torch.cholesky_solve(keys.T @ residual, factor).T
         return Delta(None, None, dense.to(_precise(site)).contiguous())
     right = torch.cholesky_solve(keys.T, factor).T
+    return Delta.from_factors(residual.T, right, dtype=_precise(site))
+
+
+def solve_few(
+    residual: Float[Tensor, "fact d_out"],
+    keys: Float[Tensor, "fact d_in"],
+    lower: Float[Tensor, "d_in d_in"],
+    weight: float,
+    site: Site,
+) -> Delta:
+    """The same by Woodbury: Delta = R (I + K^T A^-1 K)^-1 K^T A^-1 with A = lambda L L^T.
+
+    What is factored is as large as the number of facts. `lower` is L, with L L^T = E[k k^T], the ridge included.
+
+    Raises:
+        CovarianceError: the numbers are out of all bounds.
+    """
+    keys, residual = keys.to(lower), residual.to(lower)
+    half = cast(Tensor, torch.linalg.solve_triangular(lower, keys.T, upper=False)) / math.sqrt(weight)
+    inside = half.T @ half
+    inside.diagonal().add_(1)
+    solved = cast(Tensor, torch.linalg.solve_triangular(lower.T, half, upper=True)) / math.sqrt(weight)
+    right = torch.cholesky_solve(solved.T, _factor(inside, weight, site))
     return Delta.from_factors(residual.T, right, dtype=_precise(site))
 
 

@@ -1,6 +1,7 @@
 """Tensors put away between two uses: in memory up to a budget, beyond it in a temporary file."""
 
 import tempfile
+import weakref
 from io import BufferedRandom
 from typing import cast
 
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BUDGET = 2**28
+BUDGET = 2**26
 """Bytes kept in main memory."""
 SHARE = 0.25
 """Of an accelerator's free memory."""
@@ -71,6 +72,7 @@ class Shelf:
             return
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         self._filed[place] = (self._end, tensor.new_empty(1).expand(tensor.shape))
         self._end += tensor.nbytes
 

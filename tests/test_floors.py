@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("prompts", "contexts")),
     (4, ("bypass", "resume")),
     (5, ("losses", "descent", "targets", "target_store", "surprisal")),
-    (5, ("corpora", "moments", "moment_import", "factors", "key_sums", "covariance")),
+    (5, ("corpora", "moments", "moment_import", "key_sums", "covariance", "factors")),
     (5, ("shelf", "row_batches", "streams", "keys")),
     (6, ("deltas", "edits")),
     (7, ("spread",)),

@@ -41,8 +41,11 @@ def values_of(model: EditableModel, count: int) -> Tensor:
 # --- streams ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_read_is_what_whole_passes_find(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_is_what_whole_passes_find(
+    family: str, share: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Chunks of a few facts, batches of a few rows, most streams on disk, and a write between the readings."""
     model = tiny_model(family, "float64")
     monkeypatch.setattr(keys_module, "ELEMENTS", 5 * model.site("ffn", 0).d_in)
@@ -52,7 +55,7 @@ def test_what_is_read_is_what_whole_passes_find(family: str, monkeypatch: pytest
     prompts = KeyPrompts.of(model, facts, CONTEXTS)
     value = model.block_path(3)
     with double_throughout(model), ExitStack() as changed:
-        streams = KeyStreams(prompts, 3)
+        streams = KeyStreams(prompts, 3, share)
         for kind, layer in (("ffn", 1), ("attention", 3), ("ffn", 3)):
             site = model.site(kind, layer)
             keys, current = prompts.keys(site, "half"), prompts.values(value)
@@ -68,6 +71,17 @@ def test_what_is_read_is_what_whole_passes_find(family: str, monkeypatch: pytest
             changed.enter_context(written_back(site))
             with torch.no_grad():
                 site.weight.mul_(1.25)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_float32_what_is_shared_by_default_changes_no_number_that_matters(family: str) -> None:
+    model = tiny_model(family)
+    prompts = KeyPrompts.of(model, (*many_facts()[5:10], *FACTS), CONTEXTS)
+    site, value = model.site("ffn", 2), model.block_path(2)
+    (seen,) = KeyStreams(prompts, 2).read(site, value, "half")
+    chosen = list(seen.facts)
+    for mine, whole in ((seen.keys, prompts.keys(site, "half")), (seen.current, prompts.values(value))):
+        torch.testing.assert_close(mine, whole[chosen], rtol=0, atol=1e-4 * float(whole.abs().max()))
 
 
 def test_layers_are_read_in_ascending_order() -> None:
@@ -196,7 +210,7 @@ def test_a_factor_of_something_else_is_made_anew(changed: str, tmp_path: Path) -
     if changed == "the moments":
         stored(tmp_path, lambda moment: 4 * moment)
     if changed == "the file":
-        path = moment_path(tmp_path / "factors", site.path)
+        (path,) = (tmp_path / "cache" / "factors").iterdir()
         path.write_bytes(path.read_bytes()[:-100])
     second = factors.lower(site, ridge)
     assert first is not None
@@ -215,8 +229,15 @@ def test_moments_without_a_factor_are_told_by_the_check_alone(tmp_path: Path) ->
 
 def test_a_factor_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
     factors, site = stored(tmp_path)
-    (tmp_path / "factors").write_text("in the way")
+    (tmp_path / "cache").write_text("in the way")
     assert factors.lower(site, 0.0) is not None
+
+
+def test_nothing_is_written_where_the_moments_lie(tmp_path: Path) -> None:
+    factors, site = stored(tmp_path / "given")
+    factors.check(site)
+    factors.lower(site, 0.0)
+    assert [path.name for path in (tmp_path / "given").iterdir()] == [f"{site.path}.safetensors"]
 
 
 def test_the_factor_gives_the_update_of_a_whole_spread(tmp_path: Path) -> None:

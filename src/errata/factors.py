@@ -1,9 +1,9 @@
-"""Cholesky factors of second moments, kept beside them: they depend on no fact, and cost more than a whole small edit.
+"""Cholesky factors of second moments, kept in Errata's cache: they depend on no fact, and cost more than a small edit.
 
-    <folder>/factors/<module path>.safetensors:  upper = L^T, float64 [d_in, d_in],  L L^T = E[k k^T] + ridge
+    <cache>/factors/<digest>.safetensors:  upper = L^T, float64 [d_in, d_in],  L L^T = E[k k^T] + ridge
 
-A file says which second moments it was made from, by a digest of their file; any other one is made anew. On an
-accelerator nothing is kept: there, making a factor is faster than reading it.
+A file is named by a digest of the file of second moments that it was made from, so it can belong to no other. On an
+accelerator nothing is kept: a factor would have to be brought there.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from errata.covariance import cache_root
 from errata.model import EditableModel, Site
 from errata.moments import belongs, check_positive_definite, moment_path, read_moment, save_tensors
 
@@ -53,7 +54,7 @@ class Factors:
         if site.weight.device.type != "cpu":
             return None
         digest = self._digest(site)
-        kept = self._read(site, digest, ridge)
+        kept = _kept(site, digest, ridge)
         if kept is not None:
             return kept.T
         moment = ridged(read_moment(self.folder, self.model, site), ridge)
@@ -63,7 +64,7 @@ class Factors:
             return None
         header = {"errata_factor": VERSION, "moment": digest, "ridge": repr(ridge)}
         try:
-            save_tensors(self._path(site), {UPPER: factor.T.contiguous()}, header)
+            save_tensors(_path(digest), {UPPER: factor.T.contiguous()}, header)
         except OSError as error:
             logger.info("The Cholesky factor is not kept: %s", error)
         return factor
@@ -75,12 +76,9 @@ class Factors:
             CovarianceMissing, CovarianceMismatch, CovarianceError: as `read_moment`; not positive definite.
         """
         digest = self._digest(site)
-        if self._says(site).get("moment") != digest:
+        if _says(digest).get("moment") != digest:
             path = moment_path(self.folder, site.path)
             check_positive_definite(read_moment(self.folder, self.model, site), path)
-
-    def _path(self, site: Site) -> Path:
-        return moment_path(self.folder / "factors", site.path)
 
     def _digest(self, site: Site) -> str:
         """Of the file of second moments, which must be there and belong to the model and the site."""
@@ -90,21 +88,26 @@ class Factors:
                 digest.update(block)
         return digest.hexdigest()
 
-    def _says(self, site: Site) -> dict[str, str]:
-        """What a factor's file says it is of; nothing where there is none, or it cannot be read."""
-        try:
-            with safe_open(self._path(site), framework="pt") as opened:
-                return dict(opened.metadata() or {})
-        except (SafetensorError, OSError):
-            return {}
 
-    def _read(self, site: Site, digest: str, ridge: float) -> Tensor | None:
-        said = self._says(site)
-        if said != {"errata_factor": VERSION, "moment": digest, "ridge": repr(ridge)}:
-            return None
-        try:
-            with safe_open(self._path(site), framework="pt") as opened:
-                upper = opened.get_tensor(UPPER)
-        except (SafetensorError, OSError):
-            return None
-        return upper if upper.shape == (site.d_in, site.d_in) and upper.dtype == torch.float64 else None
+def _path(digest: str) -> Path:
+    return cache_root() / "factors" / f"{digest[:32]}.safetensors"
+
+
+def _says(digest: str) -> dict[str, str]:
+    """What a factor's file says it is of; nothing where there is none, or it cannot be read."""
+    try:
+        with safe_open(_path(digest), framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
+def _kept(site: Site, digest: str, ridge: float) -> Tensor | None:
+    if _says(digest) != {"errata_factor": VERSION, "moment": digest, "ridge": repr(ridge)}:
+        return None
+    try:
+        with safe_open(_path(digest), framework="pt") as opened:
+            upper = opened.get_tensor(UPPER)
+    except (SafetensorError, OSError):
+        return None
+    return upper if upper.shape == (site.d_in, site.d_in) and upper.dtype == torch.float64 else None

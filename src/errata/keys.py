@@ -20,8 +20,10 @@ KeyAverage = Literal["half", "plain"]
 TOKENS_AT_ONCE = 16384
 ON_CPU = 2048
 """Tokens of rows whose streams are kept that run together on a CPU, where more is not faster."""
-ELEMENTS = 2**22
+ELEMENTS = 2**21
 """Of the keys that are held at once: facts are taken in chunks."""
+CHUNK = 1024
+"""Facts in a chunk, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,15 +123,20 @@ class KeyStreams:
     template come together, as they share the tokens before their subjects.
     """
 
-    def __init__(self, prompts: KeyPrompts, top: int) -> None:
-        """`top` is the block in which, or at the end of which, current values are read."""
+    def __init__(self, prompts: KeyPrompts, top: int, share: bool | None = None) -> None:
+        """`top` is the block in which, or at the end of which, current values are read.
+
+        `share`: whether rows share the tokens with which they begin; by default in every dtype but float64. There every
+        digit counts, and some families compute attention in float32 all the same: split, it is rounded differently.
+        """
+        self._share = prompts.model.dtype != torch.float64 if share is None else share
         self._model = prompts.model
         self._contexts = len(prompts.contexts)
         self._top = top
         site = self._model.site("ffn", top)
         self._device = solving_device(site.weight.device)
         order = sorted(range(prompts.facts), key=lambda index: prompts.of_facts[index].prompt)
-        size = max(1, ELEMENTS // site.d_in)
+        size = max(1, min(CHUNK, ELEMENTS // site.d_in))
         self._chunks = [tuple(order[start : start + size]) for start in range(0, len(order), size)]
         self._batches: list[RowBatch] = []
         self._of_chunk: list[list[tuple[int, bool]]] = []
@@ -161,7 +168,9 @@ class KeyStreams:
         others = [index for index in range(len(rows)) if index % self._contexts]
         planned: list[tuple[int, bool]] = []
         for numbers in (bare, others):
-            batches = batches_of(self._model, [rows[index] for index in numbers], numbers, at_once)
+            batches = batches_of(
+                self._model, [rows[index] for index in numbers], numbers, at_once, self._share
+            )
             self._batches += batches
             planned += [(first + len(planned) + index, numbers is bare) for index in range(len(batches))]
         return planned

@@ -37,10 +37,17 @@ class RowBatch:
 
 
 def batches_of(
-    model: EditableModel, rows: Sequence[EncodedRow], numbers: Sequence[int], tokens_at_once: int
+    model: EditableModel,
+    rows: Sequence[EncodedRow],
+    numbers: Sequence[int],
+    tokens_at_once: int,
+    share: bool = True,
 ) -> list[RowBatch]:
-    """All rows in batches of at most `tokens_at_once` tokens (one row at least); `numbers` are what they are called."""
-    starts = _starts(rows)
+    """All rows in batches of at most `tokens_at_once` tokens (one row at least); `numbers` are what they are called.
+
+    Without `share` every row runs whole.
+    """
+    starts = _starts(rows) if share else [0] * len(rows)
     length = [len(row.text.ids) - start for row, start in zip(rows, starts, strict=True)]
     order = sorted(range(len(rows)), key=lambda row: (starts[row], length[row], rows[row].text.ids))
     batches: list[RowBatch] = []

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BUDGET = 2**26
+BUDGET = 2**25
 """Bytes kept in main memory."""
 SHARE = 0.25
 """Of an accelerator's free memory."""

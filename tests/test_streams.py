@@ -10,6 +10,7 @@ from torch import Tensor
 
 from errata import keys as keys_module
 from errata import shelf as shelf_module
+from errata.covariance import cache_root
 from errata.deltas import Delta, written_back
 from errata.errors import CovarianceError
 from errata.factors import Factors
@@ -210,7 +211,7 @@ def test_a_factor_of_something_else_is_made_anew(changed: str, tmp_path: Path) -
     if changed == "the moments":
         stored(tmp_path, lambda moment: 4 * moment)
     if changed == "the file":
-        (path,) = (tmp_path / "cache" / "factors").iterdir()
+        (path,) = (cache_root() / "factors").iterdir()
         path.write_bytes(path.read_bytes()[:-100])
     second = factors.lower(site, ridge)
     assert first is not None

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ("settings",)),
     (1, ("architectures",)),
     (2, ("fingerprint", "model", "loading")),
-    (3, ("prompts", "contexts")),
+    (3, ("prompts", "contexts", "memory")),
     (4, ("bypass", "resume")),
     (5, ("losses", "descent", "targets", "target_store", "surprisal")),
     (5, ("corpora", "moments", "moment_import", "key_sums", "covariance", "factors")),
@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (11, ("report",)),
     (12, ("cli",)),
     (12, ("web",)),
+    (13, ("__main__",)),
 )
 WITHOUT_TORCH = ("errors", "progress", "files", "facts", "results", "settings", "architectures")
 

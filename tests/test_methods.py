@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import errata
-from errata import errors, targets
+from errata import errors, memory, targets
 from errata.covariance import collect
 from errata.edits import Edit, load_edit
 from errata.facts import Fact
@@ -459,7 +459,7 @@ def test_a_killed_edit_goes_on_where_it_was(
 ) -> None:
     model = tiny_model("gemma3_text" if editable(tiny_model("gemma3_text"), method) else "gpt2")
     before, settings = weights_of(model), CASES[method].given(model)
-    monkeypatch.setattr(targets, "BATCH_ELEMENTS", 1)
+    monkeypatch.setattr(memory, "MOST", 1)
     uninterrupted = edit(model, FACTS, method, settings, CONTEXTS, moments(model))
 
     def kill(told: str, done: int, total: int) -> None:

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from errata import memory
 from errata import targets as targets_module
 from errata.descent import Place, TargetSettings, Trace
-from errata.errors import PromptTooLong, SettingsError
+from errata.errors import OutOfMemory, PromptTooLong, SettingsError
 from errata.facts import Fact, Neighbor
 from errata.model import EditableModel
+from errata.prompts import encode_rows
 from errata.settings import build
-from errata.targets import Targets, optimize_targets
+from errata.targets import Targets, optimize_targets, rows_for
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import PlainTarget, double_throughout, plain_target
 from poison import own_token, poisoned
@@ -171,13 +173,79 @@ def test_a_fact_alone_ends_as_among_others_in_any_order_and_batch(
     with double_throughout(model):
         together = optimize_targets(model, MIXED, CONTEXTS, settings, relax=True)
         backwards = optimize_targets(model, MIXED[::-1], CONTEXTS, settings, relax=True)
-        monkeypatch.setattr(targets_module, "BATCH_ELEMENTS", 1)
+        monkeypatch.setattr(memory, "MOST", 1)
         alone = optimize_targets(model, MIXED, CONTEXTS, settings, relax=True)
     if not model.architecture.post_norm:
         assert len({len(trace.loss) for trace in together.traces}) > 1, "no fact left the batch early"
     for index in range(len(MIXED)):
         assert_equal(together, index, backwards, len(MIXED) - 1 - index)
         assert_equal(together, index, alone, index)
+
+
+def scarce(monkeypatch: pytest.MonkeyPatch, most: int, raised: Exception) -> list[int]:
+    """Let batches of more than `most` facts run out of memory; the list fills with the sizes tried."""
+    tried: list[int] = []
+    whole = targets_module.optimize_batch
+
+    def limited(model, batch, *rest):  # type: ignore[no-untyped-def]
+        tried.append(int(batch.fact.max()) + 1)
+        if tried[-1] > most:
+            raise raised
+        return whole(model, batch, *rest)
+
+    monkeypatch.setattr(targets_module, "optimize_batch", limited)
+    return tried
+
+
+CPU_FULL = RuntimeError(
+    "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"
+)
+
+
+@pytest.mark.parametrize(
+    "raised", [CPU_FULL, RuntimeError("CUDA out of memory. Tried to allocate"), MemoryError()]
+)
+def test_a_batch_that_memory_does_not_suffice_for_is_halved_and_ends_the_same(
+    raised: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model("gpt2", "float64")
+    settings = settings_of(**{**FAST, "steps": 3})
+    with double_throughout(model):
+        roomy = optimize_targets(model, MIXED, CONTEXTS, settings)
+        tried = scarce(monkeypatch, 1, raised)
+        halved = optimize_targets(model, MIXED, CONTEXTS, settings)
+    assert tried[0] == len(MIXED)
+    assert tried.count(1) == len(MIXED)
+    assert "tried" in caplog.text
+    for index in range(len(MIXED)):
+        assert_equal(roomy, index, halved, index)
+
+
+def test_memory_too_small_for_one_fact_is_told_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model("gpt2")
+    scarce(monkeypatch, 0, CPU_FULL)
+    with pytest.raises(OutOfMemory, match="does not suffice to optimise a single fact"):
+        optimize_targets(model, FACTS[:2], CONTEXTS, settings_of(steps=2))
+    assert not any(module._forward_hooks for module in model.model.modules())
+
+
+def test_an_error_that_is_not_about_memory_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scarce(monkeypatch, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        optimize_targets(tiny_model("gpt2"), FACTS[:2], CONTEXTS, settings_of(steps=2))
+
+
+def test_less_free_memory_gives_smaller_batches_in_powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("gpt2")
+    rows = [encode_rows(model, rows_for([fact], CONTEXTS, settings_of())) for fact in MIXED]
+    need = max(memory.bytes_of_fact(model, each, 1) for each in rows)
+    sizes = []
+    for free in (0, 2 * need, 9 * need, 2**50):
+        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
+        sizes.append(memory.facts_at_once(model, rows, 1))
+    assert sizes == [1, 1, 4, memory.MOST]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -191,7 +259,7 @@ def test_the_empty_context_alone_is_enough(family: str) -> None:
 def test_progress_counts_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("gpt2")
     told: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(targets_module, "BATCH_ELEMENTS", 1)
+    monkeypatch.setattr(memory, "MOST", 1)
     optimize_targets(
         model, EASY[:3], CONTEXTS, settings_of(steps=1), on_progress=lambda *words: told.append(words)
     )

@@ -17,6 +17,7 @@
     |-- CovarianceError (ValueError)         second moments cannot be used
     |   |-- CovarianceMismatch               they belong to another model or site
     |   `-- CovarianceMissing (FileNotFoundError)   there is none where it was looked for
+    |-- OutOfMemory (MemoryError)            memory does not suffice for a single fact
     |-- Collapsed (ValueError)               a write harmed the model beyond the guard's bounds
     |-- EditError (ValueError)               an edit, or its folder, cannot be used
     |   |-- WrongModel                       the edit was made for other weights
@@ -96,6 +97,10 @@ class CovarianceMismatch(CovarianceError):
 
 class CovarianceMissing(CovarianceError, FileNotFoundError):
     """There are no second moments where they were looked for."""
+
+
+class OutOfMemory(ErrataError, MemoryError):
+    """The memory of the device does not suffice for a single fact."""
 
 
 class Collapsed(ErrataError, ValueError):

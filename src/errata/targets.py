@@ -4,17 +4,21 @@ What is minimised stands in `descent.py`; here the facts are put into batches, a
 for a later run where a keeper is given, and handed on in the order of the facts.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
 
 from errata.descent import Outcome, Place, TargetSettings, Trace, Unedited, optimize_batch
+from errata.errors import OutOfMemory
 from errata.facts import Fact
+from errata.memory import facts_at_once
 from errata.model import EditableModel
 from errata.progress import Progress, silent
 from errata.prompts import (
@@ -29,8 +33,7 @@ from errata.prompts import (
     rewrite_rows,
 )
 
-BATCH_ELEMENTS = 2**25
-"""Logits held at once in the Optimization stage: bounds its memory whatever the vocabulary."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,28 +103,70 @@ def optimize_targets(
     pass uses 0.1 * phi, and the fact stops once mu * KL <= 0.01. What `keeper` already holds is not computed again.
     A fact whose loss is not finite stops and is marked; the others go on. `known` holds outcomes that are taken as they
     are, by the fact's index; inside `unedited()` the weights are those whose distributions are to be preserved.
+
+    Raises:
+        OutOfMemory: memory does not suffice for a single fact. For a batch it is halved until it fits.
     """
     encoded = encode_rows(model, rows_for(facts, contexts, settings))
     rows_of: list[list[EncodedRow]] = [[] for _ in facts]
     for row in encoded:
         rows_of[row.row.fact].append(row)
-    read = sum(len(row.text.target) + 1 for row in encoded) / max(1, len(facts))
-    at_once = max(1, min(64, int(BATCH_ELEMENTS / (read * len(model.tokenizer)))))
     outcomes: dict[int, Outcome] = dict(known or {})
     open_facts = [index for index in range(len(facts)) if index not in outcomes]
     lengths = [max(len(row.text.ids) for row in rows_of[index]) for index in open_facts]
-    for positions in by_length(lengths, at_once):
-        group = [open_facts[position] for position in positions]
+    at_once = facts_at_once(model, [rows_of[index] for index in open_facts], settings.layers[-1])
+    groups = [[open_facts[position] for position in group] for group in by_length(lengths, at_once)]
+    while groups:
+        group = groups.pop(0)
         chosen = [facts[index] for index in group]
         found = keeper.load(chosen) if keeper else None
         if found is None:
-            batch = batch_rows(model, [row for index in group for row in rows_of[index]])
-            found = optimize_batch(model, batch, settings, relax, record_deltas, unedited)
+            rows = [row for index in group for row in rows_of[index]]
+            found = _within_memory(model, rows, settings, relax, record_deltas, unedited)
+            if found is None:
+                groups = [*_halves(group, facts), *groups]
+                continue
             if keeper:
                 keeper.save(chosen, found)
         outcomes.update(zip(group, found, strict=True))
         on_progress("optimization", len(outcomes), len(facts))
     return Targets.of([outcomes[index] for index in range(len(facts))], settings.optimise)
+
+
+def _within_memory(
+    model: EditableModel,
+    rows: Sequence[EncodedRow],
+    settings: TargetSettings,
+    relax: bool,
+    record_deltas: bool,
+    unedited: Unedited,
+) -> list[Outcome] | None:
+    """The outcomes of a batch, or None where memory does not suffice for it."""
+    try:
+        return optimize_batch(model, batch_rows(model, rows), settings, relax, record_deltas, unedited)
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
+            raise
+    clear_device_cache(garbage_collection=True)
+    return None
+
+
+def _halves(group: Sequence[int], facts: Sequence[Fact]) -> list[list[int]]:
+    """The group in two.
+
+    Raises:
+        OutOfMemory: it is a single fact.
+    """
+    if len(group) == 1:
+        raise OutOfMemory(
+            f"Memory does not suffice to optimise a single fact ({facts[group[0]].subject!r}). Free some, or load the "
+            "model in a smaller dtype (--dtype bfloat16) or on another device (--device)."
+        )
+    middle = len(group) // 2
+    logger.warning(
+        "Memory does not suffice for %d facts at once; they are tried %d at a time.", len(group), middle
+    )
+    return [list(group[:middle]), list(group[middle:])]
 
 
 def rows_for(facts: Sequence[Fact], contexts: Sequence[str], settings: TargetSettings) -> list[Row]:

@@ -243,7 +243,7 @@ class EditableModel:
             seen.append(output)
 
         def first(hidden: Tensor) -> Tensor:
-            return hidden[:, :1]
+            return hidden[:1, :1]
 
         handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
         try:

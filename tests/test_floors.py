@@ -39,6 +39,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (11, ("report",)),
     (12, ("cli",)),
     (12, ("web",)),
+    (13, ("__main__",)),
 )
 WITHOUT_TORCH = ("errors", "progress", "files", "facts", "results", "settings", "architectures")
 

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import errata
 from errata.deltas import Delta, write_delta
+from errata.embedded import world_facts
 from errata.errors import EditorError, FactError, LayerOutOfRange, OutputExists, PromptTooLong, SettingsError
 from errata.facts import Fact, Probe
 from errata.methods import edit
@@ -20,8 +22,9 @@ from errata.methods.mend.editor import edited_sites
 from errata.methods.mend.examples import Example, draw, split
 from errata.methods.mend.gradients import Readings, Update, capture, updated
 from errata.methods.mend.objective import Objective
-from errata.methods.mend.store import load_editor, new_editor
+from errata.methods.mend.store import load_editor, new_editor, shipped_folder
 from errata.methods.mend.trainer import train_editor
+from errata.methods.mend.trainer import training_settings as training_settings_for
 from errata.methods.mend.training import Course, State
 from errata.model import EditableModel
 from errata.progress import silent
@@ -509,3 +512,30 @@ def test_the_editor_must_be_named_and_write_the_layers_of_the_settings() -> None
         edit(model, FACTS, "mend", {"layers": [2, 3], **editor_for(model, [1, 2])})
     with pytest.raises(SettingsError, match="'layers' must be one or more different blocks"):
         MendSettings(layers=())
+
+
+# --- the editor that is shipped --------------------------------------------------------------------
+
+
+def test_the_shipped_editor_writes_facts_of_the_half_that_it_was_not_trained_on() -> None:
+    model = errata.load("almanac")
+    facts = world_facts("held-out", 10, seed=1)
+    scores = errata.evaluate(model, facts, errata.edit(model, facts, "mend"), generate=False).scores()
+    for name, least in (
+        ("efficacy_success", 0.7),
+        ("specificity_accuracy", 0.7),
+        ("unrelated_accuracy", 0.9),
+    ):
+        score = scores[name]
+        assert score is not None
+        assert score.mean >= least, name
+
+
+def test_the_shipped_editor_is_what_its_preset_trains_on_the_development_half() -> None:
+    model = errata.load("almanac")
+    trained = load_editor("shipped")
+    settings, _ = training_settings_for(model, {})
+    assert trained.settings == settings
+    assert trained.origin.fingerprint == model.fingerprint
+    assert trained.origin.training["facts"] == len(world_facts("development"))
+    assert sum(file.stat().st_size for file in shipped_folder().iterdir()) < 3_000_000

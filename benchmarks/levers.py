@@ -158,5 +158,5 @@ def _alone() -> Generator[None]:
     def alone(prompts: list[tuple[int, ...]], most: list[int], tokens_at_once: int) -> list[list[int]]:
         return [[index] for index in range(len(prompts))]
 
-    with mock.patch.object(generation, "_equal_lengths", alone):
+    with mock.patch.object(generation, "_like_lengths", alone):
         yield

@@ -155,7 +155,7 @@ def _own_hosts() -> Generator[None]:
 
 @contextmanager
 def _alone() -> Generator[None]:
-    def alone(prompts: list[tuple[int, ...]], most: list[int], tokens_at_once: int) -> list[list[int]]:
+    def alone(model: EditableModel, prompts: list[tuple[int, ...]], *_: object) -> list[list[int]]:
         return [[index] for index in range(len(prompts))]
 
     with mock.patch.object(generation, "_like_lengths", alone):

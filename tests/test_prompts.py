@@ -31,6 +31,7 @@ from errata.prompts import (
     encode_rows,
     encode_text,
     kl_rows,
+    like_lengths,
     pad,
     rewrite_rows,
 )
@@ -531,3 +532,19 @@ def test_every_family_encodes_its_facts(name: str) -> None:
     batch = batch_rows(model, rows)
     assert int(batch.tokens.ids.max()) < model.model.config.vocab_size
     assert batch.tokens.ids.device == model.device
+
+
+@given(lengths=st.lists(st.integers(1, 60), max_size=30), at_once=st.integers(1, 500))
+def test_groups_of_like_length_hold_every_row_once_and_keep_the_limit(
+    lengths: list[int], at_once: int
+) -> None:
+    groups = list(like_lengths(lengths, at_once, torch.device("cpu")))
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= at_once
+
+
+def test_few_short_rows_are_not_padded_to_a_long_one_and_a_pass_is_not_spent_on_a_token() -> None:
+    lengths = [40, 10, 10, 9, 10]
+    groups = list(like_lengths(lengths, 1000, torch.device("cpu")))
+    assert groups == [[0], [1, 2, 4, 3]]

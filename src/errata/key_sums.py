@@ -13,13 +13,11 @@ from torch import Tensor
 from errata.errors import CovarianceError, CovarianceMismatch
 from errata.model import Change, EditableModel, Site, StopForward, Tokens
 from errata.progress import Progress, silent
-from errata.prompts import pad
+from errata.prompts import TOKENS_IN_CACHE, pad
 
 STAGE = "covariance"
 BATCH_TOKENS = 8192
 """Tokens of a batch, its padding included. On a GPU with room to spare, more is a little faster."""
-PIECE_TOKENS = {"cpu": 1024}
-"""On these devices a batch is run in pieces of so many tokens: what lies between two products stays in the cache."""
 BLOCKS, LEAST_BLOCK = 8, 256
 """A product is computed in so many blocks of rows, none with fewer rows than that."""
 WINDOW_BATCHES = 4
@@ -76,7 +74,7 @@ def measure(
     for window in _windows(model, source, limits):
         done = sums.texts
         for batch in _batches([document.ids for document in window], limits.batch_tokens):
-            for piece in _batches(batch, PIECE_TOKENS.get(model.device.type, limits.batch_tokens)):
+            for piece in _batches(batch, TOKENS_IN_CACHE.get(model.device.type, limits.batch_tokens)):
                 _add_piece(model, sites, pad(piece, model), sums, products)
             _add_products(sums, products)
             done += len(batch)

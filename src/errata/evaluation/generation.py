@@ -18,11 +18,10 @@ from errata.evaluation.questions import Sheet
 from errata.model import EditableModel
 from errata.outcomes import Continuation
 from errata.progress import Progress, silent
+from errata.prompts import PASS_TOKENS, PASS_TOKENS_ELSEWHERE
 
 LENGTH = 12
 """Tokens that are generated where the sentence does not end before, so that a person can read what the model says."""
-A_STEP = 20
-"""What a forward pass costs whatever its size, in tokens: the weights have to be read (measured: docs/speed.md)."""
 SENTENCE_END = re.compile(r"""[.!?]["')\]]*(?=\s)|\n""")
 
 
@@ -88,7 +87,7 @@ def greedy(
     written: list[tuple[int, ...]] = [()] * len(prompts)
     least = most if least is None else least
     done = 0
-    for group in _like_lengths(prompts, most, tokens_at_once):
+    for group in _like_lengths(model, prompts, most, tokens_at_once):
         limits = [(least[index], most[index]) for index in group]
         for index, tokens in zip(group, _greedy(model, [prompts[i] for i in group], limits), strict=True):
             written[index] = tokens
@@ -143,7 +142,7 @@ def _step(
 
 
 def _like_lengths(
-    prompts: Sequence[tuple[int, ...]], most: Sequence[int], tokens_at_once: int
+    model: EditableModel, prompts: Sequence[tuple[int, ...]], most: Sequence[int], tokens_at_once: int
 ) -> Iterator[list[int]]:
     """Indices of prompts to be run together: about equally long, and within the limit with what they are to write.
 
@@ -153,11 +152,11 @@ def _like_lengths(
     for index, prompt in enumerate(prompts):
         by_size.setdefault(len(prompt), []).append(index)
     joined: list[list[int]] = []
+    fixed = PASS_TOKENS.get(model.device.type, PASS_TOKENS_ELSEWHERE)
     for size in sorted(by_size, reverse=True):
         both = [*joined[-1], *by_size[size]] if joined else []
-        if both and _cost(both, prompts, most) < sum(
-            _cost(group, prompts, most) for group in (joined[-1], by_size[size])
-        ):
+        apart = [_cost(group, prompts, most, fixed) for group in (*joined[-1:], by_size[size])]
+        if both and _cost(both, prompts, most, fixed) < sum(apart):
             joined[-1] = both
         else:
             joined.append(by_size[size])
@@ -167,11 +166,11 @@ def _like_lengths(
             yield members[start : start + at_once]
 
 
-def _cost(members: Sequence[int], prompts: Sequence[tuple[int, ...]], most: Sequence[int]) -> int:
-    """About what it takes to run these together, in tokens."""
+def _cost(members: Sequence[int], prompts: Sequence[tuple[int, ...]], most: Sequence[int], fixed: int) -> int:
+    """About what it takes to run these together, in tokens; `fixed` is what a pass costs whatever is in it."""
     first = min(len(prompts[index]) for index in members)
     steps = max(len(prompts[index]) + most[index] for index in members) - first
-    return A_STEP + len(members) * first + steps * (A_STEP + len(members))
+    return fixed + len(members) * first + steps * (fixed + len(members))
 
 
 def _sentence(model: EditableModel, tokens: Sequence[int]) -> str:

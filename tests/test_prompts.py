@@ -491,12 +491,13 @@ def test_a_batch_says_of_every_row_what_it_is() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.lists(st.integers(3, 99), max_size=30), max_size=6))
-def test_padding_is_right_of_the_tokens_and_never_shorter_than_the_shortest(rows: list[list[int]]) -> None:
-    tokens = pad(rows, model_with("words with their space"))
-    assert tokens.ids.shape == (len(rows), max(SHORTEST, *map(len, rows), 0))
-    for row, ids, mask in zip(rows, tokens.ids, tokens.mask, strict=True):
-        assert ids[: len(row)].tolist() == row
-        assert mask.tolist() == [True] * len(row) + [False] * (len(mask) - len(row))
+def test_padding_is_right_of_the_tokens_and_in_float64_never_short(rows: list[list[int]]) -> None:
+    for dtype, shortest in (("float32", 1), ("float64", SHORTEST)):
+        tokens = pad(rows, tiny_model("gpt2", dtype))
+        assert tokens.ids.shape == (len(rows), max(shortest, *map(len, rows), 0))
+        for row, ids, mask in zip(rows, tokens.ids, tokens.mask, strict=True):
+            assert ids[: len(row)].tolist() == row
+            assert mask.tolist() == [True] * len(row) + [False] * (len(mask) - len(row))
 
 
 def test_padding_needs_no_padding_token() -> None:

@@ -219,7 +219,8 @@ def pad(ids: Sequence[Sequence[int]], model: EditableModel) -> Tokens:
     The filler is 0, which every model has: a tokenizer's own padding token may lie beyond the embeddings. It never
     matters, as no real token sees what stands right of it.
     """
-    longest = max(SHORTEST, max(map(len, ids), default=0))
+    shortest = SHORTEST if model.dtype == torch.float64 else 1
+    longest = max(shortest, max(map(len, ids), default=0))
     padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in ids])
     mask = torch.arange(longest)[None, :] < lengths[:, None]

@@ -25,8 +25,8 @@ Change = Callable[[Tensor], Tensor | None]
 
 
 SHORTEST = 16
-"""In float64 no batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last bits
-of a row would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so."""
+"""In float64, no batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last
+bits of a row would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so."""
 
 
 class StopForward(Exception):

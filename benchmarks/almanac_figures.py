@@ -13,6 +13,7 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 
 from errata.results import load_results
 from errata.scores import score_records
@@ -60,6 +61,8 @@ def draw_iterations(folder: Path, target: Path) -> None:
             means = [mean([history[step - 1][name] for history in histories]) for step in steps]
             above.plot(steps, means, style, color=COLORS[method], label=label)
         above.set(title=f"{method}, {cells[0].name.split('-')[1]} edits", yscale="log", xticks=list(steps))
+        above.yaxis.set_major_formatter(ticker.FormatStrFormatter("%.4g"))
+        above.yaxis.set_minor_formatter(ticker.FormatStrFormatter("%.4g"))
         above.legend(frameon=False)
         for name, label in SHOWN.items():
             values = [score(cells, step, name) for step in steps]
@@ -79,26 +82,23 @@ def score(cells: Sequence[Path], step: int, name: str) -> float:
 
 def draw_preserve(folder: Path, target: Path) -> None:
     """Every row as a point: what the fact gains, and what the subject keeps."""
-    figure, axis = plt.subplots(figsize=(8, 6))
-    names = sorted({cell.name.rpartition("-100-")[0] for cell in folder.glob("*-100-*.json")})
-    for name in names:
-        if name == "unedited":
-            continue
+    figure, axis = plt.subplots(figsize=(10, 5))
+    names = sorted({cell.name.rpartition("-100-")[0] for cell in folder.glob("*-100-*.json")} - {"unedited"})
+    for number, name in enumerate(names, start=1):
         cells = sorted(folder.glob(f"{name}-100-*.json"))
         records = [record for cell in cells for record in load_results(cell.with_suffix(".jsonl")).records]
         scores = score_records(records, "after")
         kept, said = scores["same_subject_accuracy"], scores["generalization_accuracy"]
         if kept and said:
+            at = (100 * kept.mean, 100 * said.mean)
             color = "#1e8449" if "own" in name else "#b9770e" if "foreign" in name else "#c0392b"
-            axis.plot(100 * kept.mean, 100 * said.mean, "o", color=color)
+            axis.plot(*at, "o", color=color, label=f"{number}  {name}")
+            below = number % 2 == 0  # two rows may fall on one point
             axis.annotate(
-                name,
-                (100 * kept.mean, 100 * said.mean),
-                fontsize=7,
-                xytext=(4, 3),
-                textcoords="offset points",
+                str(number), at, fontsize=8, xytext=(4, -10 if below else 4), textcoords="offset points"
             )
     axis.set(xlabel="other facts of the edited subjects still right, %", ylabel="generalization, accuracy %")
+    axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, target)
 
 

@@ -1,11 +1,15 @@
 """`errata edit` with iterations, batches and a guard, and what `errata show` tells of them."""
 
+import io
 from pathlib import Path
+from typing import cast
 
 import pytest
+from rich.console import Console
 
 import errata
 from cli_world import World, answer, edit, failed, flat, run, the_world
+from errata.cli.repeating import history_table
 
 
 @pytest.fixture
@@ -21,13 +25,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_iterations_are_shown_and_kept(world: World, tmp_path: Path) -> None:
     done = run(*edit(world, tmp_path / "edit", "--iterations", "3", "--stop", "never"))
     assert done.exit_code == 0, done.output
-    assert "p, weights" in flat(done.stdout)
+    assert "Under-" in done.stdout
     found = errata.load_edit(tmp_path / "edit")
     assert [record["iteration"] for record in found.history] == [1, 2, 3]
     assert (found.origin.strategy["iterations"], found.origin.strategy["stop"]) == (3, "never")
     shown = flat(run("show", tmp_path / "edit").stdout)
     assert "iterations=3" in shown
-    assert "p, weights" in shown
+    assert "Edited" in shown
 
 
 def test_batches_in_json(world: World, tmp_path: Path) -> None:
@@ -52,6 +56,10 @@ def test_a_guard_reads_its_texts(world: World, tmp_path: Path) -> None:
         (("--guard", "--guard-perplexity", "0.5"), "must be above 1"),
         (("--guard", "--guard-texts", "nowhere.txt"), "cannot be read from nowhere.txt"),
         (("--guard-texts", "nowhere.txt"), "add --guard"),
+        (("--guard-perplexity", "5"), "add --guard"),
+        (("--guard-accuracy", "0.9"), "add --guard"),
+        (("--stop", "never"), "--iterations 10"),
+        (("--epsilon", "0.1"), "--iterations 10"),
         (("--iterations", "0"), "--iterations"),
         (("--keep-best",), "--keep-best is about iterations"),
         (("--only-underedited",), "--only-underedited is about iterations"),
@@ -76,3 +84,26 @@ def test_a_first_write_beyond_the_bounds_leaves_nothing(
     said = failed(*edit(world, tmp_path / "edit", "--guard", "--guard-texts", texts))
     assert "rose from 2 to 200" in said
     assert not (tmp_path / "edit").exists()
+
+
+def test_the_table_of_writes_fits_a_hundred_columns() -> None:
+    record: dict[str, object] = {
+        "write": 12,
+        "batch": 10,
+        "iteration": 10,
+        "facts": 1000,
+        "optimised": 999,
+        "p_optimised": 1.0123456,
+        "p_spread": 12.3456,
+        "underedited": 100,
+        "update_norm": 1234.5678,
+        "perplexity": 12.345678,
+        "neighbor_accuracy": 0.9787,
+        "seconds": 123.4,
+        "kept": False,
+    }
+    console = Console(width=100, file=io.StringIO())
+    console.print(history_table([{**record, "write": 1, "batch": 1, "iteration": 1, "facts": 5}, record]))
+    text = cast(io.StringIO, console.file).getvalue()
+    for word in ("12.35", "1235", "1.012", "123", "plexity", "weights", "Edited", "999"):
+        assert word in text

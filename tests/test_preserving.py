@@ -77,3 +77,16 @@ def test_a_file_without_relations_is_told_apart_by_its_prompts(rows: int) -> Non
 
 def test_a_file_of_one_relation_has_nothing_to_offer() -> None:
     assert with_preserve_prompts([HARBOUR], 4) == [HARBOUR]
+
+
+def test_what_another_fact_about_the_subject_is_asked_is_not_preserved() -> None:
+    paraphrase = "As its capital, France has"
+    facts = [
+        Fact("The capital of {} is", "France", "Cairo", paraphrase_prompts=(paraphrase,)),
+        Fact("As its capital, {} has", "Belgium", "Cairo"),
+        Fact("{} borders on", "France", "Chad", preserve_prompts=("As its capital, {} has", "{} speaks")),
+    ]
+    found = with_preserve_prompts(facts, 9)
+    for fact in (found[0], found[2]):
+        assert paraphrase not in [prompt.replace("{}", "France") for prompt in fact.preserve_prompts]
+    assert found[2].preserve_prompts == ("{} speaks",)

@@ -81,7 +81,7 @@ def find_neighbors(
             kept.append(replace(fact, neighbors=()))
     every = list(chain.from_iterable(found))
     return Neighbors(
-        facts=tuple(kept),
+        facts=_without_each_other(kept),
         qualified=tuple(qualified),
         reasons=reasons,
         asked=len(every),
@@ -188,6 +188,20 @@ def _with(fact: Fact, right: Sequence[_Candidate], chosen: Sequence[_Candidate])
         neighbors=tuple(one.neighbor for one in chosen if one.neighbor is not None),
         neighborhood_prompts=tuple(one.item for one in right if one.prompt not in taken),
     )
+
+
+def _without_each_other(facts: Sequence[Fact]) -> tuple[Fact, ...]:
+    """The facts; what one of them is edited with leaves the neighborhood of every other, as long as one is left."""
+    seen = {neighbor.question for fact in facts for neighbor in fact.neighbors}
+    prepared: list[Fact] = []
+    for fact in facts:
+        unseen = tuple(
+            item
+            for item in fact.neighborhood_prompts
+            if (item.prompt if isinstance(item, Probe) else item) not in seen
+        )
+        prepared.append(replace(fact, neighborhood_prompts=unseen or fact.neighborhood_prompts))
+    return tuple(prepared)
 
 
 def _reason(asked: int, right: Sequence[_Candidate]) -> str:

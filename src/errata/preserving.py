@@ -18,24 +18,33 @@ def with_preserve_prompts(
 
     First come relations that `source` knows the subject in, then others; one wording of each before the second of
     any; the seed chooses. Without a `source` the facts themselves are it. Where a file names no relations, each
-    prompt counts as one. Left out is what `same_subject_prompts` asks, word for word, and every relation that the
-    facts change for the subject: what is to be changed cannot be preserved. For the same reason preserve_prompts
-    that a fact brings lose the prompts of such relations.
+    prompt counts as one. Left out is, word for word, what the facts about the subject are asked (their questions,
+    paraphrases and `same_subject_prompts`), and every relation that they change for it: what is to be changed cannot
+    be preserved. For the same reason preserve_prompts that a fact brings lose what they are asked, and the prompts of
+    such relations.
     """
     known = [*facts, *(source or ())]
     templates = templates_by_relation(known)
-    every, its = list(templates), _relations_by_subject(known)
+    every, its, asked = list(templates), _relations_by_subject(known), _asked(facts)
     prepared: list[Fact] = []
     for fact, changed in zip(facts, _changed(facts), strict=True):
         refused = {template for relation in changed for template in templates[relation]}
-        prompts = tuple(template for template in fact.preserve_prompts if template not in refused)
+        taken = asked[fact.subject]
+        prompts = tuple(
+            template
+            for template in fact.preserve_prompts
+            if template not in refused and wording.fill(template, fact.subject) not in taken
+        )
         if not prompts:
             rng = random.Random(f"preserve/{seed}/{fact.subject}/{fact.prompt}")
             own = [relation for relation in its[fact.subject] if relation not in changed]
             drawn = rng.sample(every, min(len(every), 2 * rows + len(own) + len(changed)))
             foreign = [relation for relation in drawn if relation not in changed and relation not in own]
             rng.shuffle(own)
-            found = [*_wordings(own, templates, fact, rng), *_wordings(foreign, templates, fact, rng)]
+            found = [
+                *_wordings(own, templates, fact, taken, rng),
+                *_wordings(foreign, templates, fact, taken, rng),
+            ]
             prompts = tuple(found[:rows])
         prepared.append(replace(fact, preserve_prompts=prompts))
     return prepared
@@ -48,6 +57,16 @@ def _relations_by_subject(facts: Sequence[Fact]) -> dict[str, dict[str, None]]:
     return found
 
 
+def _asked(facts: Sequence[Fact]) -> dict[str, set[str]]:
+    """By subject, all that evaluation asks of the facts about it."""
+    found: dict[str, set[str]] = {}
+    for fact in facts:
+        its = found.setdefault(fact.subject, set())
+        its |= {fact.question, *fact.paraphrase_prompts}
+        its |= {probe.prompt for probe in fact.same_subject_prompts}
+    return found
+
+
 def _changed(facts: Sequence[Fact]) -> Iterator[Collection[str]]:
     """For each fact the relations of its subject that the facts change."""
     its = _relations_by_subject(facts)
@@ -55,10 +74,13 @@ def _changed(facts: Sequence[Fact]) -> Iterator[Collection[str]]:
 
 
 def _wordings(
-    relations: Sequence[str], templates: Mapping[str, Sequence[str]], fact: Fact, rng: random.Random
+    relations: Sequence[str],
+    templates: Mapping[str, Sequence[str]],
+    fact: Fact,
+    asked: Collection[str],
+    rng: random.Random,
 ) -> Iterator[str]:
-    """One wording of each relation, another of each, ...; none that the fact's evaluation asks."""
-    asked = {probe.prompt for probe in fact.same_subject_prompts}
+    """One wording of each relation, another of each, ...; none that is asked."""
     queues: list[list[str]] = []
     for relation in relations:
         free = [one for one in templates[relation] if wording.fill(one, fact.subject) not in asked]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +31,8 @@ from errata.cli.terminal import Terminal, session
 from errata.files import atomic_file
 from errata.results import FILE, Results
 from errata.settings import load_presets, parse_assignments
+
+logger = logging.getLogger(__name__)
 
 EPILOG = options.examples(
     "errata edit almanac --facts facts.jsonl --output my-edit --evaluate",
@@ -80,13 +83,13 @@ def edit(
     preserve: preparing.Preserve = None,
     iterations: repeating.Iterations = 1,
     stop: repeating.Stop = "delta_p",
-    epsilon: repeating.Epsilon = 1.0,
+    epsilon: repeating.Epsilon = repeating.EPSILON,
     keep_best: repeating.KeepBest = False,
     only_underedited: repeating.OnlyUnderedited = False,
     batch_size: repeating.BatchSize = None,
     guard: repeating.GuardFlag = False,
-    guard_perplexity: repeating.GuardPerplexity = 3.0,
-    guard_accuracy: repeating.GuardAccuracy = 0.5,
+    guard_perplexity: repeating.GuardPerplexity = repeating.GUARD[0],
+    guard_accuracy: repeating.GuardAccuracy = repeating.GUARD[1],
     guard_texts: repeating.GuardTexts = None,
     evaluate: Annotated[
         bool,
@@ -227,7 +230,12 @@ def _report(
             (f"{output}.", "bold"),
         )
     )
-    terminal.show(change_table(changes))
+    if changes:
+        terminal.show(change_table(changes))
+    else:
+        logger.warning(
+            "No weight is changed: the method found nothing to do. Does the model say the facts already?"
+        )
     if found.history:
         terminal.show(repeating.history_table(found.history))
     if found.dropped:

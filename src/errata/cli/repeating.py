@@ -10,12 +10,14 @@ import typer
 from rich.table import Table
 
 import errata
-from errata.cli.bars import duration
 from errata.cli.tables import table
 from errata.errors import SettingsError
 
 PANEL = "Repeating the edit, and guarding the model"
 STOPS = ("delta_p", "monotonic", "small_change", "never")
+EPSILON = 1.0
+GUARD = (3.0, 0.5)
+"""The guard's bounds where the command line gives none."""
 
 Iterations = Annotated[
     int,
@@ -93,6 +95,11 @@ def strategy_of(
             f"{'--keep-best' if keep_best else '--only-underedited'} is about iterations, and there is one. "
             "Say how many there may be: --iterations 10."
         )
+    if iterations == 1 and (stop != STOPS[0] or epsilon != EPSILON):
+        raise SettingsError(
+            f"{'--stop' if stop != STOPS[0] else '--epsilon'} is about iterations, and there is one. "
+            "Say how many there may be: --iterations 10."
+        )
     if iterations == 1 and batch_size is None and guard is None:
         return None
     return errata.Strategy(
@@ -110,11 +117,16 @@ def guard_of(wanted: bool, perplexity: float, accuracy: float, texts: Path | Non
     """The guard that the options describe.
 
     Raises:
-        SettingsError: a bound without a sense, no such file of texts, or texts for no guard.
+        SettingsError: a bound without a sense, no such file of texts, or an option for no guard.
     """
     if not wanted:
-        if texts is not None:
-            raise SettingsError("--guard-texts is for the guard, which is not asked for: add --guard.")
+        given = {
+            "--guard-texts": texts is not None,
+            "--guard-perplexity": perplexity != GUARD[0],
+            "--guard-accuracy": accuracy != GUARD[1],
+        }
+        for name in (name for name, there in given.items() if there):
+            raise SettingsError(f"{name} is for the guard, which is not asked for: add --guard.")
         return None
     lines: tuple[str, ...] = ()
     if texts is not None:
@@ -130,16 +142,16 @@ def guard_of(wanted: bool, perplexity: float, accuracy: float, texts: Path | Non
 
 COLUMNS = {
     "batch": ">Batch",
-    "iteration": ">Iteration",
+    "iteration": ">Iter.",
     "facts": ">Facts",
-    "optimised": ">Optimised",
-    "p_optimised": ">p, values",
-    "p_spread": ">p, weights",
-    "underedited": ">UnderEdited",
+    "optimised": ">Opti-\nmised",
+    "p_optimised": ">p,\nvalues",
+    "p_spread": ">p,\nweights",
+    "underedited": ">Under-\nEdited",
     "update_norm": ">Norm",
-    "perplexity": ">Perplexity",
-    "neighbor_accuracy": ">Neighbors",
-    "seconds": ">Time",
+    "perplexity": ">Per-\nplexity",
+    "neighbor_accuracy": ">Neigh-\nbors, %",
+    "seconds": ">Time,\ns",
 }
 """What is shown of a write, where it was measured."""
 MOST = 24
@@ -154,7 +166,7 @@ def history_table(history: Sequence[Mapping[str, object]]) -> Table:
             shown.pop(name, None)
     if all(record.get("optimised") == record.get("facts") for record in history):
         shown.pop("optimised", None)
-    if len({str(record.get("facts")) for record in history}) == 1:
+    if "optimised" in shown or len({str(record.get("facts")) for record in history}) == 1:
         shown.pop("facts", None)
     made = table(">Write", *shown.values(), "Kept", title="Writes")
     rows = list(history)
@@ -163,7 +175,7 @@ def history_table(history: Sequence[Mapping[str, object]]) -> Table:
             made.add_row("...", *[""] * len(shown), "")
             continue
         cells = [_cell(name, record.get(name)) for name in shown]
-        made.add_row(str(record["write"]), *cells, "yes" if record.get("kept", True) else "taken back")
+        made.add_row(str(record["write"]), *cells, "yes" if record.get("kept", True) else "no")
     return made
 
 
@@ -171,5 +183,7 @@ def _cell(name: str, value: object) -> str:
     if value is None:
         return "-"
     if name == "seconds" and isinstance(value, int | float):
-        return duration(float(value))
+        return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+    if name == "neighbor_accuracy" and isinstance(value, float):
+        return f"{100 * value:.0f}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -95,9 +95,9 @@ def _facts(model: str, files: list[Path]) -> tuple[list[errata.Fact], str]:
             f"There are no facts to train an editor for {model} on. Give files of facts with paraphrases and with "
             "neighborhood or unrelated prompts: --facts FILE."
         )
-    from errata.embedded import world_facts
+    from errata.embedded import training_facts
 
-    return world_facts(OWN_FACTS), f"the {OWN_FACTS} half of {model}'s world"
+    return training_facts(OWN_FACTS), f"the {OWN_FACTS} half of {model}'s world"
 
 
 def _train(

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from errata.embedded.corpus import corpus_texts
-    from errata.embedded.world import world_facts
+    from errata.embedded.world import training_facts, world_facts
 
-__all__ = ["almanac_path", "corpus_texts", "world_facts"]
+__all__ = ["almanac_path", "corpus_texts", "training_facts", "world_facts"]
 
-_HOMES = {"corpus_texts": "errata.embedded.corpus", "world_facts": "errata.embedded.world"}
+_HOMES = {
+    "corpus_texts": "errata.embedded.corpus",
+    "training_facts": "errata.embedded.world",
+    "world_facts": "errata.embedded.world",
+}
 
 
 def almanac_path() -> Path:

@@ -51,6 +51,31 @@ def world_facts(
     return [replace(fact_of(entry), preserve_prompts=foreign_templates(entry)) for entry in entries]
 
 
+def training_facts(half: Half) -> list[Fact]:
+    """All facts of a half, their neighborhood and unrelated prompts about subjects of the same half.
+
+    What is trained on these has seen no text about a subject of the other half.
+    """
+    own = [entry for entry in load_world().entries if halves()[entry.subject] == half]
+    facts: list[Fact] = []
+    for entry in draw_entries(half, None, 0):
+        rng = seeded("training", entry.subject, entry.relation.name)
+        alike = [one for one in own if one.relation == entry.relation and one.subject != entry.subject]
+        rng.shuffle(alike)
+        alike.sort(key=lambda one: one.object != entry.object)
+        unlike = [one for one in rng.sample(own, 10 * UNRELATED) if one.kind != entry.kind]
+        neighborhood = [_neighborhood_prompt(rng, entry, one) for one in alike[:NEIGHBORHOOD]]
+        unrelated = [_probe(rng, one) for one in unlike[:UNRELATED]]
+        facts.append(
+            replace(
+                fact_of(entry),
+                neighborhood_prompts=tuple(neighborhood),
+                unrelated_prompts=tuple(unrelated),
+            )
+        )
+    return facts
+
+
 def draw_entries(half: str, count: int | None, seed: int) -> list[Entry]:
     """The entries of `world_facts`, without their records."""
     if half not in ("development", "held-out", "all"):

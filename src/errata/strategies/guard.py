@@ -14,7 +14,7 @@ from errata.corpora import EMBEDDED, corpus_texts
 from errata.errors import FactError, SettingsError
 from errata.evaluation.perplexity import text_perplexity
 from errata.evaluation.probabilities import make_plan, measure
-from errata.evaluation.questions import Pair
+from errata.evaluation.questions import Edited, Pair
 from errata.facts import Fact, Probe
 from errata.loading import ALMANAC
 from errata.model import EditableModel
@@ -105,11 +105,11 @@ class Watch:
 
 
 def _neighbors(facts: Sequence[Fact], seed: int) -> list[Probe]:
-    """A seeded sample of the neighborhood prompts that no edit sees, each once, twice as many as are asked."""
-    seen = {fact.question for fact in facts}
-    seen |= {neighbor.question for fact in facts for neighbor in fact.neighbors}
+    """Some neighborhood prompts that no edit sees or is about, each once: twice as many as are asked."""
+    edited = Edited(facts)
+    seen = {neighbor.question for fact in facts for neighbor in fact.neighbors}
     found = dict.fromkeys(probe for fact in facts for probe in fact.neighborhood)
-    probes = [probe for probe in found if probe.prompt not in seen]
+    probes = [probe for probe in found if probe.prompt not in seen and not edited.touches(probe.prompt)]
     return random.Random(seed).sample(probes, min(2 * PROBES, len(probes)))
 
 

@@ -271,7 +271,9 @@ class _Steps:
 
     def _changes(self, batch: _Batch, iteration: int) -> Changes:
         run = self.run
-        if self.strategy.iterations > 1:
+        if len(batch.facts) == 1:
+            run = replace(run, on_progress=silent)
+        elif self.strategy.iterations > 1:
             run = replace(run, on_progress=_named(run.on_progress, f", iteration {iteration}"))
         return run.changes(batch.facts, batch.known, self.earlier, self.writer.unedited)
 

@@ -89,6 +89,7 @@ def train_editor(
     if not checkpoint.restore(state):
         course.measure_statistics()
         state = State.fresh(editor, values)
+        checkpoint.save(state)
     course.run(state, _Keeper(checkpoint, state, keep_every, time.monotonic(), state.seconds), on_progress)
     trained = TrainedEditor(state.best, _origin(course, state, preset, facts, source, recipe), values)
     trained.save(folder)

@@ -25,8 +25,8 @@ Change = Callable[[Tensor], Tensor | None]
 
 
 SHORTEST = 16
-"""No batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last bits of a row
-would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so in float64."""
+"""In float64, no batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last
+bits of a row would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so."""
 
 
 NO_FLOAT64 = ("mps", "meta")
@@ -254,7 +254,7 @@ class EditableModel:
                 raise StopForward
 
         def first(hidden: Tensor) -> Tensor:
-            return hidden[:, :1]
+            return hidden[:1, :1]
 
         handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
         try:

@@ -116,7 +116,7 @@ def spread(size: Size, prompts: KeyPrompts, layers: Sequence[int], written: int)
     symmetric), Cholesky n^3 / 3, two triangular solves (2 n^2 a fact). Write: 2 D F a fact.
     """
     last, every = layers[-1], list(prompts.rows)
-    bare = every[:: prompts.contexts]
+    bare = every[:: len(prompts.contexts)]
     blocks = _to_key(size, every, range(last + 1))
     for layer in layers:
         blocks += _to_key(size, bare, range(layer + 1, last + 1))

@@ -12,15 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from shapes import Bench
 from torch import Tensor
-from transformers import Cache
 
 import errata
 from errata import descent
 from errata.evaluation import generation, probabilities
 from errata.key_sums import Limits, measure
-from errata.model import EditableModel, Tokens
+from errata.model import EditableModel
 from errata.prompts import PromptBatch
-from errata.resume import Resumed
+from errata.resume import ChangesOf, Resumed
 from errata.targets import Targets, optimize_targets
 
 Program = Callable[[], object]
@@ -40,11 +39,9 @@ def levers(name: str, bench: Bench, texts: list[str]) -> Mapping[str, Program]:
 
 
 def _optimization(bench: Bench) -> dict[str, Program]:
-    def run(whole_head: bool = False, resumed: Callable[..., Resumed] | None = None) -> Targets:
-        model = cast(EditableModel, WholeHead(**vars(bench.model))) if whole_head else bench.model
-        patch = mock.patch.object(descent.Resumed, "of", resumed) if resumed else nullcontext()
-        with patch:
-            return optimize_targets(model, bench.facts, bench.contexts, bench.settings, relax=True)
+    def run(name: str = "of", instead: Callable[..., object] | None = None) -> Targets:
+        with mock.patch.object(descent.Resumed, name, instead) if instead else nullcontext():
+            return optimize_targets(bench.model, bench.facts, bench.contexts, bench.settings, relax=True)
 
     def one_by_one() -> None:
         for fact in bench.facts:
@@ -52,46 +49,75 @@ def _optimization(bench: Bench) -> dict[str, Program]:
 
     real = Resumed.of
     return {
-        "without resuming at the block": partial(run, resumed=partial(_from_first_block, real)),
-        "without resuming at the token": partial(run, resumed=partial(_from_first_token, real)),
-        "without either": partial(run, resumed=partial(_whole, real)),
+        "without resuming at the block": partial(run, instead=partial(_from_first_block, real)),
+        "without resuming at the token": partial(run, instead=partial(_from_first_token, real)),
+        "without either": partial(run, instead=partial(_whole, real)),
+        "the edited block at every token": partial(run, instead=partial(_block_whole, real)),
         "one fact at a time": one_by_one,
-        "head at every position that is run": partial(run, whole_head=True),
+        "head at every position that is run": partial(run, "logits_at", _whole_head),
     }
 
 
-class WholeHead(EditableModel):
-    """A model that computes its logits at every position before it hands on those that are read."""
+def _whole_head(
+    resumed: Resumed, rows: Int[Tensor, " read"], positions: Int[Tensor, " read"], changes_of: ChangesOf
+) -> Float[Tensor, "read vocab"]:
+    """As `Resumed.logits_at`, with the logits of every position computed before those that are read are taken."""
+    found: list[Tensor] = []
+    order: list[Tensor] = []
+    for part in resumed.parts:
+        read, local = (rows[:, None] == part.rows[None, :]).nonzero().unbind(dim=1)
+        with resumed.entered(part, changes_of(part)) as cache:
+            ids = part.tokens.ids
+            logits = resumed.model.model(
+                input_ids=ids, past_key_values=cache, use_cache=cache is not None
+            ).logits
+        found.append(cast(Tensor, logits)[local, positions[read] - part.start])
+        order.append(read)
+    return torch.cat(found)[torch.cat(order).argsort()]
 
-    def logits_at(
-        self,
-        tokens: Tokens,
-        rows: Int[Tensor, " read"],
-        positions: Int[Tensor, " read"],
-        cache: Cache | None = None,
-    ) -> Float[Tensor, "read vocab"]:
-        """As the model's own."""
-        ids = tokens.ids.to(self.device)
-        logits = self.model(input_ids=ids, past_key_values=cache, use_cache=cache is not None).logits
-        return cast(Tensor, logits)[rows, positions]
+
+def _block_whole(
+    real: Callable[..., Resumed],
+    model: EditableModel,
+    batch: PromptBatch,
+    entry: int,
+    last: Tensor,
+    inside: bool,
+) -> Resumed:
+    return real(model, batch, entry, last, inside=False)
 
 
 def _from_first_block(
-    real: Callable[..., Resumed], model: EditableModel, batch: PromptBatch, entry: int, last: Tensor
+    real: Callable[..., Resumed],
+    model: EditableModel,
+    batch: PromptBatch,
+    entry: int,
+    last: Tensor,
+    inside: bool,
 ) -> Resumed:
-    return real(model, batch, 0, last)
+    return real(model, batch, 0, last, inside=False)
 
 
 def _from_first_token(
-    real: Callable[..., Resumed], model: EditableModel, batch: PromptBatch, entry: int, last: Tensor
+    real: Callable[..., Resumed],
+    model: EditableModel,
+    batch: PromptBatch,
+    entry: int,
+    last: Tensor,
+    inside: bool,
 ) -> Resumed:
-    return real(model, replace(batch, lookup=torch.zeros_like(batch.lookup)), entry, last)
+    return real(model, replace(batch, lookup=torch.zeros_like(batch.lookup)), entry, last, inside=False)
 
 
 def _whole(
-    real: Callable[..., Resumed], model: EditableModel, batch: PromptBatch, entry: int, last: Tensor
+    real: Callable[..., Resumed],
+    model: EditableModel,
+    batch: PromptBatch,
+    entry: int,
+    last: Tensor,
+    inside: bool,
 ) -> Resumed:
-    return real(model, replace(batch, lookup=torch.zeros_like(batch.lookup)), 0, last)
+    return real(model, replace(batch, lookup=torch.zeros_like(batch.lookup)), 0, last, inside=False)
 
 
 # --- covariance ------------------------------------------------------------------------------------

@@ -204,7 +204,10 @@ def test_a_factor_is_kept_and_found_again(
 
 
 @pytest.mark.parametrize("changed", ["the moments", "the ridge", "the file"])
-def test_a_factor_of_something_else_is_made_anew(changed: str, tmp_path: Path) -> None:
+def test_a_factor_of_something_else_is_made_anew(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
     factors, site = stored(tmp_path)
     first = factors.lower(site, 0.0)
     ridge = 0.5 if changed == "the ridge" else 0.0
@@ -228,7 +231,10 @@ def test_moments_without_a_factor_are_told_by_the_check_alone(tmp_path: Path) ->
         check_positive_definite(read_moment(tmp_path, factors.model, site), moment_path(tmp_path, site.path))
 
 
-def test_a_factor_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
+def test_a_factor_that_cannot_be_kept_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
     factors, site = stored(tmp_path)
     (tmp_path / "cache").write_text("in the way")
     assert factors.lower(site, 0.0) is not None

@@ -236,7 +236,13 @@ class EditableModel:
         def keep(hidden: Tensor) -> Tensor:
             return hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0)
 
-        with self.hooked({self.architecture.head: keep}, "input"):
+        return self.logits_of(tokens, keep, cache)
+
+    def logits_of(
+        self, tokens: Tokens, read: Change, cache: Cache | None = None
+    ) -> Float[Tensor, "read vocab"]:
+        """The model's own logits of what `read` makes of the head's input [row, seq, d]: something [1, read, d]."""
+        with self.hooked({self.architecture.head: read}, "input"):
             return self._call(tokens, cache)[0]
 
     def block_output(
@@ -246,25 +252,31 @@ class EditableModel:
 
         Without gradients. `cache` gets the keys and values of every block; without one the pass ends at the block.
         """
+        outputs, tuples = self.block_outputs(tokens, [layer], cache)
+        return outputs[layer], tuples
+
+    def block_outputs(
+        self, tokens: Tokens, layers: Sequence[int], cache: Cache | None = None
+    ) -> tuple[dict[int, Float[Tensor, "row seq d_model"]], bool]:
+        """The same for several blocks, in ascending order."""
         seen: list[object] = []
 
         def read(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             seen.append(output)
-            if cache is None:
+            if cache is None and len(seen) == len(set(layers)):
                 raise StopForward
 
         def first(hidden: Tensor) -> Tensor:
             return hidden[:1, :1]
 
-        handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
-        try:
-            with torch.no_grad(), self.hooked({self.architecture.head: first}, "input"):
-                self.forward(tokens, cache)
-        finally:
-            handle.remove()
-        if isinstance(seen[0], tuple):
-            return cast("tuple[Tensor, ...]", seen[0])[0], True
-        return cast(Tensor, seen[0]), False
+        with torch.no_grad(), self.hooked({self.architecture.head: first}, "input"), ExitStack() as handles:
+            for layer in dict.fromkeys(layers):
+                handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
+                handles.callback(handle.remove)
+            self.forward(tokens, cache)
+        tuples = isinstance(seen[0], tuple)
+        found = [cast("tuple[Tensor, ...]", one)[0] if tuples else cast(Tensor, one) for one in seen]
+        return dict(zip(dict.fromkeys(layers), found, strict=True)), tuples
 
     def values_at(
         self,

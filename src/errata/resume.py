@@ -48,6 +48,8 @@ class Part:
     """Where the delta enters, counted from `start`."""
     leaving: Float[Tensor, "part seq d_model"] | None = None
     """What the edited block hands on without a delta; None where all of it has to run again."""
+    span: int = 0
+    """How many tokens the edited block runs where `leaving` is kept."""
 
     def only(self, chosen: Int[Tensor, " chosen"], rows: Int[Tensor, " chosen"]) -> "Part":
         """The chosen rows of the part, which from here on have the numbers `rows`."""
@@ -153,8 +155,7 @@ class Resumed:
     def _changed(self, part: Part, changes: Mapping[str, Change]) -> Float[Tensor, "part seq d_model"]:
         """What the edited block hands on with the changes: run up to the last lookup position, kept elsewhere."""
         assert part.leaving is not None
-        span = _span(self.model, part.lookup, part.tokens)
-        tokens = Tokens(part.tokens.ids[:, :span], part.tokens.mask[:, :span])
+        tokens = Tokens(part.tokens.ids[:, : part.span], part.tokens.mask[:, : part.span])
         seen: list[Tensor] = []
 
         def read(value: Tensor) -> None:
@@ -251,6 +252,7 @@ def _clean_pass(
         cache=cache if start else None,
         lookup=lookup - start,
         leaving=outputs[entry][:, start:].clone() if inside else None,
+        span=span,
     )
     return part, tuples
 

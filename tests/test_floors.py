@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ("settings",)),
     (1, ("architectures",)),
     (2, ("fingerprint", "model", "loading")),
-    (3, ("prompts", "contexts", "memory")),
+    (3, ("prompts", "contexts", "memory", "side_by_side")),
     (4, ("bypass", "resume")),
     (5, ("losses", "descent", "targets", "target_store", "surprisal")),
     (5, ("corpora", "moments", "moment_import", "key_sums", "covariance", "factors")),

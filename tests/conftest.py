@@ -1,5 +1,6 @@
 """What every test starts from: fixed seeds and one thread, as the tiny models are too small for two to pay off."""
 
+import os
 import random
 from collections.abc import Iterator
 
@@ -13,6 +14,12 @@ THREADS = torch.get_num_threads()
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the tests keep for later does not go into the user's cache."""
+    os.environ.setdefault("ERRATA_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

@@ -29,23 +29,24 @@ def own_token(model: EditableModel, fact: Fact, others: Sequence[Fact]) -> int:
 def poisoned(model: EditableModel, token: int, after: int = 0) -> Generator[None]:
     """The model sees NaN where it should see `token`; with `after`, only from that step of a descent on.
 
-    A step of a descent runs the same ids behind as many others as the step before it, and the clean pass other ones.
+    The passes of a descent that reach the end of the model run the same ids behind as many others, and the clean pass
+    runs other ones.
     """
     times: Counter[tuple[int, bytes]] = Counter()
-    seen: Tensor | None = None
+    given: dict[str, Tensor] = {}
 
-    def at_call(_module: object, _inputs: object, given: dict[str, Tensor]) -> None:
-        nonlocal seen
-        ids, width = given["input_ids"], given["attention_mask"].shape[1]
-        times[width, ids.numpy().tobytes()] += 1
-        late = after > 0 and times[width, ids.numpy().tobytes()] > after
-        seen = (ids == token).cumsum(dim=1) > 0 if late else None
+    def at_call(_module: object, _inputs: object, words: dict[str, Tensor]) -> None:
+        given.update(words)
 
     def at_start(_module: object, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
         return output.masked_fill((inputs[0] == token)[..., None], math.nan) if after == 0 else None
 
     def at_end(_module: object, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
-        return None if seen is None else output.masked_fill(seen[..., None], math.nan)
+        ids, width = given["input_ids"], given["attention_mask"].shape[1]
+        times[width, ids.numpy().tobytes()] += 1
+        if after == 0 or times[width, ids.numpy().tobytes()] <= after:
+            return None
+        return output.masked_fill(((ids == token).cumsum(dim=1) > 0)[..., None], math.nan)
 
     norm = model.model.get_submodule(model.architecture.final_norm)
     handles = [

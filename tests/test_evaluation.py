@@ -201,6 +201,16 @@ def test_the_size_of_batches_changes_nothing_in_what_is_written(tokens_at_once: 
     ]
 
 
+def test_prompts_of_like_length_are_written_on_together() -> None:
+    model = exact_model("gpt2")
+    ids = [tuple(range(5, 5 + length)) for length in (4, 6, 7)]
+    passes: list[int] = []
+    with model.hooked({model.block_path(0): lambda value: passes.append(len(value))}, "input"):
+        written = greedy(model, ids, [10, 10, 10])
+    assert passes == [3] * 13
+    assert written == [tuple(greedy(model, [prompt], [10])[0]) for prompt in ids]
+
+
 class TestPlan:
     def rows(self, model: EditableModel, *pairs: tuple[str, str]) -> list[tuple[int, ...]]:
         return list(make_plan(model, [Pair(*pair, "here") for pair in pairs]).rows)

@@ -31,6 +31,7 @@ from errata.prompts import (
     encode_rows,
     encode_text,
     kl_rows,
+    like_lengths,
     pad,
     rewrite_rows,
 )
@@ -490,12 +491,13 @@ def test_a_batch_says_of_every_row_what_it_is() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.lists(st.integers(3, 99), max_size=30), max_size=6))
-def test_padding_is_right_of_the_tokens_and_never_shorter_than_the_shortest(rows: list[list[int]]) -> None:
-    tokens = pad(rows, model_with("words with their space"))
-    assert tokens.ids.shape == (len(rows), max(SHORTEST, *map(len, rows), 0))
-    for row, ids, mask in zip(rows, tokens.ids, tokens.mask, strict=True):
-        assert ids[: len(row)].tolist() == row
-        assert mask.tolist() == [True] * len(row) + [False] * (len(mask) - len(row))
+def test_padding_is_right_of_the_tokens_and_in_float64_never_short(rows: list[list[int]]) -> None:
+    for dtype, shortest in (("float32", 1), ("float64", SHORTEST)):
+        tokens = pad(rows, tiny_model("gpt2", dtype))
+        assert tokens.ids.shape == (len(rows), max(shortest, *map(len, rows), 0))
+        for row, ids, mask in zip(rows, tokens.ids, tokens.mask, strict=True):
+            assert ids[: len(row)].tolist() == row
+            assert mask.tolist() == [True] * len(row) + [False] * (len(mask) - len(row))
 
 
 def test_padding_needs_no_padding_token() -> None:
@@ -531,3 +533,19 @@ def test_every_family_encodes_its_facts(name: str) -> None:
     batch = batch_rows(model, rows)
     assert int(batch.tokens.ids.max()) < model.model.config.vocab_size
     assert batch.tokens.ids.device == model.device
+
+
+@given(lengths=st.lists(st.integers(1, 60), max_size=30), at_once=st.integers(1, 500))
+def test_groups_of_like_length_hold_every_row_once_and_keep_the_limit(
+    lengths: list[int], at_once: int
+) -> None:
+    groups = list(like_lengths(lengths, at_once, torch.device("cpu")))
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= at_once
+
+
+def test_few_short_rows_are_not_padded_to_a_long_one_and_a_pass_is_not_spent_on_a_token() -> None:
+    lengths = [40, 10, 10, 9, 10]
+    groups = list(like_lengths(lengths, 1000, torch.device("cpu")))
+    assert groups == [[0], [1, 2, 4, 3]]

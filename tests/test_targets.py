@@ -13,7 +13,8 @@ from errata.descent import Place, TargetSettings, Trace
 from errata.errors import OutOfMemory, PromptTooLong, SettingsError
 from errata.facts import Fact, Neighbor
 from errata.model import EditableModel
-from errata.prompts import encode_rows
+from errata.prompts import batch_rows, encode_rows
+from errata.resume import Resumed
 from errata.settings import build
 from errata.targets import Targets, optimize_targets, rows_for
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
@@ -264,6 +265,22 @@ def test_progress_counts_facts(monkeypatch: pytest.MonkeyPatch) -> None:
         model, EASY[:3], CONTEXTS, settings_of(steps=1), on_progress=lambda *words: told.append(words)
     )
     assert told == [("optimization", done, 3) for done in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_are_left_of_a_part_go_on_as_before(family: str) -> None:
+    model = tiny_model(family, "float32")
+    batch = batch_rows(model, encode_rows(model, rows_for(FACTS, CONTEXTS, settings_of())))
+    last = batch.tokens.mask.sum(dim=1) - 1
+    resumed = Resumed.of(model, batch, 1, last, inside=True)
+    assert any(int(part.lookup.max()) > int(part.lookup.min()) for part in resumed.parts)
+    for part in resumed.parts:
+        earliest = part.rows[part.lookup == part.lookup.min()]
+        left = resumed.keep(earliest).logits_at(torch.arange(len(earliest)), last[earliest], lambda _: {})
+        tokens = batch.tokens.rows(earliest)
+        torch.testing.assert_close(
+            left, model.logits_at(tokens, torch.arange(len(earliest)), last[earliest]), atol=1e-4, rtol=1e-4
+        )
 
 
 # --- a loss that is not a number -------------------------------------------------------------------

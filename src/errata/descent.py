@@ -197,7 +197,7 @@ class _Group:
                 for place in settings.optimise
             },
             factor=torch.full((count,), settings.nll_weight, dtype=precise, device=batch.fact.device),
-            resumed=Resumed.of(model, batch, entry, _last_read(batch, settings)),
+            resumed=Resumed.of(model, batch, entry, _last_read(batch, settings), inside=entry == layer),
             initial={place: zeros.clone() for place in settings.optimise},
             preserved=_clean_log_p(model, batch, precise, unedited),
         )

@@ -1,7 +1,7 @@
 """One pass of a model over texts that sums k k^T of many sites at once: the work behind `covariance.py`."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import cast
@@ -13,11 +13,13 @@ from torch import Tensor
 from errata.errors import CovarianceError, CovarianceMismatch
 from errata.model import Change, EditableModel, Site, StopForward, Tokens
 from errata.progress import Progress, silent
-from errata.prompts import pad
+from errata.prompts import TOKENS_IN_CACHE, pad
 
 STAGE = "covariance"
 BATCH_TOKENS = 8192
 """Tokens of a batch, its padding included. On a GPU with room to spare, more is a little faster."""
+BLOCKS, LEAST_BLOCK = 8, 256
+"""A product is computed in so many blocks of rows, none with fewer rows than that."""
 WINDOW_BATCHES = 4
 """Texts are sorted by length among so many batches' worth; a run can be resumed only between such windows."""
 TOKENISED_AT_ONCE = 64
@@ -37,6 +39,7 @@ class Sums:
     """Sums of k k^T by module path, over the tokens so far, and which texts those were."""
 
     totals: dict[str, Float[Tensor, "d_in d_in"]] = field(default_factory=dict[str, Tensor])
+    """The lower triangle counts; nothing is said about what lies above it."""
     tokens: int = 0
     texts: int = 0
     digest: str = ""
@@ -44,8 +47,8 @@ class Sums:
 
     def moment(self, path: str) -> Float[Tensor, "d_in d_in"]:
         """E[k k^T], exactly symmetric."""
-        total = self.totals[path]
-        return (total + total.T) / (2 * self.tokens)
+        lower = self.totals[path].tril()
+        return (lower + lower.tril(-1).T).div_(self.tokens)
 
 
 def measure(
@@ -67,10 +70,13 @@ def measure(
     sums = start or Sums()
     source = islice((text for text in texts if text.strip()), limits.samples)
     _pass_over(source, sums)
+    products: dict[str, Tensor] = {}
     for window in _windows(model, source, limits):
         done = sums.texts
         for batch in _batches([document.ids for document in window], limits.batch_tokens):
-            _add_batch(model, sites, pad(batch, model), sums)
+            for piece in _batches(batch, TOKENS_IN_CACHE.get(model.device.type, limits.batch_tokens)):
+                _add_piece(model, sites, pad(piece, model), sums, products)
+            _add_products(sums, products)
             done += len(batch)
             on_progress(STAGE, done, limits.samples)
         sums.texts += len(window)
@@ -121,7 +127,13 @@ def _batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[Sequence
         yield batch
 
 
-def _add_batch(model: EditableModel, sites: Sequence[Site], tokens: Tokens, sums: Sums) -> None:
+def _add_piece(
+    model: EditableModel,
+    sites: Sequence[Site],
+    tokens: Tokens,
+    sums: Sums,
+    products: dict[str, Float[Tensor, "d_in d_in"]],
+) -> None:
     """Run the model up to the last site that is needed, adding k k^T of every token that is not padding."""
     seen: set[str] = set()
 
@@ -129,7 +141,7 @@ def _add_batch(model: EditableModel, sites: Sequence[Site], tokens: Tokens, sums
         def read(value: Tensor) -> None:
             keys = value[tokens.mask.to(value.device)]
             keys = keys.to(torch.promote_types(keys.dtype, torch.float32))
-            _add(sums.totals, path, keys.T @ keys)
+            _add_product(_sum_for(keys, path, sums, products), keys)
             seen.add(path)
             if len(seen) == len(readers):
                 raise StopForward
@@ -142,14 +154,40 @@ def _add_batch(model: EditableModel, sites: Sequence[Site], tokens: Tokens, sums
     sums.tokens += int(tokens.mask.sum())
 
 
-def _add(totals: dict[str, Tensor], path: str, product: Float[Tensor, "d_in d_in"]) -> None:
-    """Sum in float64 on a CPU, where it costs little, and as precisely as the product is elsewhere."""
-    precise = torch.float64 if product.device.type == "cpu" else product.dtype
-    total = totals.get(path)
+def _sum_for(
+    keys: Float[Tensor, "token d_in"], path: str, sums: Sums, products: dict[str, Tensor]
+) -> Float[Tensor, "d_in d_in"]:
+    """What the keys' product is added to: the total, or where that is more precise than they are, a batch's own sum.
+
+    The totals are float64 on a CPU, where that costs little, and as precise as the keys elsewhere.
+    """
+    precise = torch.float64 if keys.device.type == "cpu" else keys.dtype
+    size = keys.shape[1]
+    total = sums.totals.get(path)
     if total is None:
-        totals[path] = product.to(precise)
-    else:
-        totals[path] = total.to(device=product.device, dtype=precise).add_(product)
+        total = torch.zeros(size, size, dtype=precise, device=keys.device)
+    sums.totals[path] = total = total.to(device=keys.device, dtype=precise)
+    if precise == keys.dtype:
+        return total
+    if path not in products:
+        products[path] = torch.zeros(size, size, dtype=keys.dtype, device=keys.device)
+    return products[path]
+
+
+def _add_product(total: Float[Tensor, "d_in d_in"], keys: Float[Tensor, "token d_in"]) -> None:
+    """Add the lower triangle of K^T K, block by block: little more than half of the work."""
+    size = len(total)
+    rows = max(LEAST_BLOCK, -(-size // BLOCKS))
+    for start in range(0, size, rows):
+        end = min(start + rows, size)
+        total[start:end, :end].addmm_(keys[:, start:end].T, keys[:, :end])
+
+
+def _add_products(sums: Sums, products: Mapping[str, Float[Tensor, "d_in d_in"]]) -> None:
+    """Move the sums of a batch into the totals."""
+    for path, product in products.items():
+        sums.totals[path].add_(product)
+        product.zero_()
 
 
 def _refuse_edited(model: EditableModel) -> None:

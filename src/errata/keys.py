@@ -1,7 +1,8 @@
 """Keys and current values: what the subject's last token feeds into a linear map, and what stands at the last layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -9,11 +10,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from errata.facts import Fact
-from errata.model import EditableModel, Site
+from errata.model import EditableModel, Site, solving_device
 from errata.prompts import EncodedRow, batch_rows, by_length, encode_rows, rewrite_rows
+from errata.row_batches import RowBatch, batches_of
+from errata.shelf import budget_on
+from errata.streams import Streams, Wanted
 
 KeyAverage = Literal["half", "plain"]
 TOKENS_AT_ONCE = 16384
+ON_CPU = 2048
+"""Tokens of rows whose streams are kept that run together on a CPU, where more is not faster."""
+ELEMENTS = 2**21
+"""Of the keys that are held at once: facts are taken in chunks."""
+CHUNK = 1024
+"""Facts in a chunk, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,29 +42,38 @@ class KeyPrompts:
     """Every fact's prompt up to its subject's last token, behind each context: all that keys depend on."""
 
     model: EditableModel
-    contexts: int
-    rows: tuple[EncodedRow, ...]
-    """Fact by fact, the bare prompt first."""
+    of_facts: tuple[Fact, ...]
+    contexts: tuple[str, ...]
+    """The empty one first."""
 
     @classmethod
     def of(cls, model: EditableModel, facts: Sequence[Fact], contexts: Sequence[str]) -> "KeyPrompts":
-        """Tokenise whole prompts, then cut the ids: cutting the text could change its tokens."""
-        encoded = encode_rows(model, rewrite_rows(facts, contexts))
-        return cls(model, len(contexts), tuple(_cut(row) for row in encoded))
+        """The prompts of these facts behind these contexts."""
+        return cls(model, tuple(facts), tuple(contexts))
 
     @property
     def facts(self) -> int:
         """How many facts there are."""
-        return len(self.rows) // self.contexts
+        return len(self.of_facts)
+
+    @cached_property
+    def rows(self) -> tuple[EncodedRow, ...]:
+        """Fact by fact, the bare prompt first."""
+        return self.rows_of(range(self.facts))
+
+    def rows_of(self, chosen: Sequence[int]) -> tuple[EncodedRow, ...]:
+        """The rows of some facts. Whole prompts are tokenised and their ids cut: cutting the text could change them."""
+        facts = [self.of_facts[index] for index in chosen]
+        return tuple(_cut(row) for row in encode_rows(self.model, rewrite_rows(facts, self.contexts)))
 
     def keys(self, site: Site, average: KeyAverage) -> Float[Tensor, "fact d_in"]:
         """k of each fact with the weights as they stand now, in float64 (PMET eq. 12, MEMIT eq. 19)."""
         each = self._read(self.rows, inputs_of=site.path)
-        return average_over_contexts(each.reshape(self.facts, self.contexts, -1), average)
+        return average_over_contexts(each.reshape(self.facts, len(self.contexts), -1), average)
 
     def values(self, path: str) -> Float[Tensor, "fact d_model"]:
         """The output of the module at `path` for each bare prompt, with the weights as they stand now, in float64."""
-        return self._read(self.rows[:: self.contexts], outputs_of=path)
+        return self._read(self.rows[:: len(self.contexts)], outputs_of=path)
 
     def _read(
         self, rows: Sequence[EncodedRow], inputs_of: str | None = None, outputs_of: str | None = None
@@ -70,7 +89,7 @@ class KeyPrompts:
                 outputs_of=[outputs_of] if outputs_of else [],
             )
             (values,) = seen.values()
-            found.update(zip(group, values.to(torch.float64), strict=True))
+            found.update(zip(group, values.to(solving_device(values.device), torch.float64), strict=True))
         return torch.stack([found[index] for index in range(len(rows))])
 
 
@@ -81,6 +100,80 @@ def average_over_contexts(
     if average == "plain" or keys.shape[1] == 1:
         return keys.mean(dim=1)
     return (keys[:, 0] + keys[:, 1:].mean(dim=1)) / 2
+
+
+def context_weights(contexts: int, average: KeyAverage) -> Float[Tensor, " context"]:
+    """What each context weighs in that mean, in float64."""
+    return average_over_contexts(torch.eye(contexts, dtype=torch.float64)[None], average)[0]
+
+
+@dataclass(frozen=True)
+class KeysSeen:
+    """What was read of some of the facts, in float64."""
+
+    facts: tuple[int, ...]
+    keys: Float[Tensor, "fact d_in"]
+    current: Float[Tensor, "fact d_model"]
+
+
+class KeyStreams:
+    """The keys and current values of many facts, site after site from below, while the weights change in between.
+
+    Facts are taken in chunks, so that what is held at once does not grow with their number; those with the same
+    template come together, as they share the tokens before their subjects.
+    """
+
+    def __init__(self, prompts: KeyPrompts, top: int, share: bool | None = None) -> None:
+        """`top` is the block in which, or at the end of which, current values are read.
+
+        `share`: whether rows share the tokens with which they begin; by default in every dtype but float64. There every
+        digit counts, and some families compute attention in float32 all the same: split, it is rounded differently.
+        """
+        self._share = prompts.model.dtype != torch.float64 if share is None else share
+        self._model = prompts.model
+        self._contexts = len(prompts.contexts)
+        self._top = top
+        site = self._model.site("ffn", top)
+        self._device = solving_device(site.weight.device)
+        order = sorted(range(prompts.facts), key=lambda index: prompts.of_facts[index].prompt)
+        size = max(1, min(CHUNK, ELEMENTS // site.d_in))
+        self._chunks = [tuple(order[start : start + size]) for start in range(0, len(order), size)]
+        self._batches: list[RowBatch] = []
+        self._of_chunk: list[list[tuple[int, bool]]] = []
+        for chunk in self._chunks:
+            self._of_chunk.append(self._plan(prompts.rows_of(chunk)))
+        self._streams = Streams(self._model, self._batches, budget_on(self._device))
+
+    def read(self, site: Site, value: str, average: KeyAverage) -> Iterator[KeysSeen]:
+        """Every fact's key at a site and the output of the module at `value`, chunk by chunk."""
+        weights = context_weights(self._contexts, average).to(self._device)
+        for facts, batches in zip(self._chunks, self._of_chunk, strict=True):
+            keys = torch.zeros(len(facts), site.d_in, dtype=torch.float64, device=self._device)
+            current = torch.zeros(len(facts), self._model.site("ffn", self._top).d_out).to(keys)
+            for number, bare in batches:
+                rows = self._batches[number].rows.to(self._device)
+                wanted = Wanted(site, value, self._top) if bare else Wanted(site)
+                seen = self._streams.read(number, wanted)
+                share = weights[rows % self._contexts, None]
+                keys.index_add_(0, rows // self._contexts, share * seen.keys.to(keys))
+                if seen.values is not None:
+                    current[rows // self._contexts] = seen.values.to(current)
+            yield KeysSeen(facts, keys, current)
+
+    def _plan(self, rows: Sequence[EncodedRow]) -> list[tuple[int, bool]]:
+        """The batches of a chunk, by number; and whether they hold bare prompts, of which values are read too."""
+        first = len(self._batches)
+        at_once = ON_CPU if self._device.type == "cpu" else TOKENS_AT_ONCE
+        bare = list(range(0, len(rows), self._contexts))
+        others = [index for index in range(len(rows)) if index % self._contexts]
+        planned: list[tuple[int, bool]] = []
+        for numbers in (bare, others):
+            batches = batches_of(
+                self._model, [rows[index] for index in numbers], numbers, at_once, self._share
+            )
+            self._batches += batches
+            planned += [(first + len(planned) + index, numbers is bare) for index in range(len(batches))]
+        return planned
 
 
 def _cut(row: EncodedRow) -> EncodedRow:

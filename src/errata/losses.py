@@ -103,8 +103,13 @@ def targets_on_top(surprisal: Surprisal, batch: PromptBatch, neighbors_too: bool
 def divergence(
     log_p: Float[Tensor, "row vocab"], reference: Float[Tensor, "row vocab"]
 ) -> Float[Tensor, " row"]:
-    """KL(P || P_0) in nats, from log P and log P_0."""
-    return (log_p.exp() * (log_p - reference)).sum(dim=1)
+    """KL(P || P_0) in nats, from log P and log P_0.
+
+    Summed as P log(P / P_0) + (P_0 - P): the second part is 0 over the vocabulary, and with it what rounding adds to
+    every log P alike cancels token by token.
+    """
+    p, p_0 = log_p.exp(), reference.exp()
+    return (p * (log_p - reference) + (p_0 - p)).sum(dim=1)
 
 
 def mean_by_fact(

@@ -25,8 +25,12 @@ Change = Callable[[Tensor], Tensor | None]
 
 
 SHORTEST = 16
-"""No batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last bits of a row
-would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so in float64."""
+"""In float64, no batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last
+bits of a row would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so."""
+
+
+NO_FLOAT64 = ("mps", "meta")
+"""Devices that cannot hold float64, and the one of weights that are not in memory."""
 
 
 class StopForward(Exception):
@@ -71,6 +75,11 @@ class Site:
     def d_in(self) -> int:
         """The size of the map's input, the key."""
         return self.matrix.shape[1]
+
+
+def solving_device(device: torch.device) -> torch.device:
+    """Where sums over keys are kept and solved with in float64: the weight's own device, if it knows float64."""
+    return torch.device("cpu") if device.type in NO_FLOAT64 else device
 
 
 @dataclass(frozen=True)
@@ -206,10 +215,10 @@ class EditableModel:
         linear = parameter == "weight" and isinstance(module, nn.Linear | Conv1D)
         return Site("parameter", layer, owner if linear else name, module, parameter)
 
-    def forward(self, tokens: Tokens) -> None:
-        """Run the model for its hooks' sake; a `StopForward` ends it early, quietly."""
+    def forward(self, tokens: Tokens, cache: Cache | None = None) -> None:
+        """Run the model for its hooks' sake; a `StopForward` ends it early, quietly. `cache` grows."""
         with suppress(StopForward):
-            self._call(tokens)
+            self._call(tokens, cache)
 
     def logits_at(
         self,
@@ -227,7 +236,13 @@ class EditableModel:
         def keep(hidden: Tensor) -> Tensor:
             return hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0)
 
-        with self.hooked({self.architecture.head: keep}, "input"):
+        return self.logits_of(tokens, keep, cache)
+
+    def logits_of(
+        self, tokens: Tokens, read: Change, cache: Cache | None = None
+    ) -> Float[Tensor, "read vocab"]:
+        """The model's own logits of what `read` makes of the head's input [row, seq, d]: something [1, read, d]."""
+        with self.hooked({self.architecture.head: read}, "input"):
             return self._call(tokens, cache)[0]
 
     def block_output(
@@ -235,25 +250,33 @@ class EditableModel:
     ) -> tuple[Float[Tensor, "row seq d_model"], bool]:
         """The residual stream after block `layer`, and whether the block hands it on inside a tuple.
 
-        Without gradients. `cache` gets the keys and values of every block.
+        Without gradients. `cache` gets the keys and values of every block; without one the pass ends at the block.
         """
+        outputs, tuples = self.block_outputs(tokens, [layer], cache)
+        return outputs[layer], tuples
+
+    def block_outputs(
+        self, tokens: Tokens, layers: Sequence[int], cache: Cache | None = None
+    ) -> tuple[dict[int, Float[Tensor, "row seq d_model"]], bool]:
+        """The same for several blocks, in ascending order."""
         seen: list[object] = []
 
         def read(module: nn.Module, args: tuple[object, ...], output: object) -> None:
             seen.append(output)
+            if cache is None and len(seen) == len(set(layers)):
+                raise StopForward
 
         def first(hidden: Tensor) -> Tensor:
-            return hidden[:, :1]
+            return hidden[:1, :1]
 
-        handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
-        try:
-            with torch.no_grad(), self.hooked({self.architecture.head: first}, "input"):
-                self._call(tokens, cache)
-        finally:
-            handle.remove()
-        if isinstance(seen[0], tuple):
-            return cast("tuple[Tensor, ...]", seen[0])[0], True
-        return cast(Tensor, seen[0]), False
+        with torch.no_grad(), self.hooked({self.architecture.head: first}, "input"), ExitStack() as handles:
+            for layer in dict.fromkeys(layers):
+                handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
+                handles.callback(handle.remove)
+            self.forward(tokens, cache)
+        tuples = isinstance(seen[0], tuple)
+        found = [cast("tuple[Tensor, ...]", one)[0] if tuples else cast(Tensor, one) for one in seen]
+        return dict(zip(dict.fromkeys(layers), found, strict=True)), tuples
 
     def values_at(
         self,

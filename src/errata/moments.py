@@ -21,7 +21,7 @@ from torch import Tensor
 from errata import __version__
 from errata.errors import CovarianceError, CovarianceMismatch, CovarianceMissing
 from errata.files import atomic_file
-from errata.model import EditableModel, Site
+from errata.model import EditableModel, Site, solving_device
 
 FORMAT_VERSION = 1
 MOMENT = "second_moment"
@@ -29,8 +29,6 @@ COUNT = "count"
 ASYMMETRY = 1e-3
 """More than float32 sums leave between the two halves of a symmetric matrix, relative to its largest element."""
 DTYPES = (torch.float32, torch.float64)
-NO_FLOAT64 = ("mps", "meta")
-"""Devices that cannot hold float64, and the one of weights that are not in memory."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +88,7 @@ def read_moment(
         CovarianceMismatch: it was measured for another model, revision, site or dtype, or has another size.
         CovarianceError: it is damaged, incomplete, not finite, or not symmetric.
     """
-    path = moment_path(folder, site.path)
-    if not path.is_file():
-        raise CovarianceMissing(_missing_advice(path, model, site))
-    stored = describe(path)
-    _check_identity(stored, model, site)
+    path = belongs(folder, model, site).path
     try:
         with safe_open(path, framework="pt") as opened:
             moment = opened.get_tensor(MOMENT)
@@ -106,8 +100,23 @@ def read_moment(
         )
     check_moment(moment, site, model, str(path))
     moment = moment.to(torch.float64)
-    solves_on = site.weight.device if site.weight.device.type not in NO_FLOAT64 else torch.device("cpu")
-    return (moment + moment.T).div_(2).to(solves_on)
+    return (moment + moment.T).div_(2).to(solving_device(site.weight.device))
+
+
+def belongs(folder: str | os.PathLike[str], model: EditableModel, site: Site) -> StoredMoment:
+    """What the file of a site says about itself; refused unless it is of this model and site.
+
+    Raises:
+        CovarianceMissing: there is no such file; the message has the command that makes it.
+        CovarianceMismatch: it was measured for another model, revision, site or dtype.
+        CovarianceError: it is damaged or incomplete.
+    """
+    path = moment_path(folder, site.path)
+    if not path.is_file():
+        raise CovarianceMissing(_missing_advice(path, model, site))
+    stored = describe(path)
+    _check_identity(stored, model, site)
+    return stored
 
 
 def describe(path: Path) -> StoredMoment:

@@ -19,6 +19,10 @@ from errata.model import SHORTEST, EditableModel, Tokens
 RowKind = Literal["rewrite", "neighbor", "preserve", "kl"]
 KINDS: tuple[RowKind, ...] = ("rewrite", "neighbor", "preserve", "kl")
 KL_TEMPLATE = "{} is a"
+PASS_TOKENS, PASS_TOKENS_ELSEWHERE = {"cpu": 20}, 512
+"""What a forward pass costs by device whatever is in it, in tokens: its weights have to be read."""
+TOKENS_IN_CACHE = {"cpu": 1024}
+"""On these devices, more tokens at once are slower: what lies between two products no longer fits the cache."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,8 @@ def pad(ids: Sequence[Sequence[int]], model: EditableModel) -> Tokens:
     The filler is 0, which every model has: a tokenizer's own padding token may lie beyond the embeddings. It never
     matters, as no real token sees what stands right of it.
     """
-    longest = max(SHORTEST, max(map(len, ids), default=0))
+    shortest = SHORTEST if model.dtype == torch.float64 else 1
+    longest = max(shortest, max(map(len, ids), default=0))
     padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in ids])
     mask = torch.arange(longest)[None, :] < lengths[:, None]
@@ -227,6 +232,36 @@ def by_length(lengths: Sequence[int], at_once: int) -> Iterator[list[int]]:
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     for start in range(0, len(order), at_once):
         yield order[start : start + at_once]
+
+
+def like_lengths(lengths: Sequence[int], tokens_at_once: int, device: torch.device) -> Iterator[list[int]]:
+    """Indices in groups to be run together, longest first: as few as pay, and each as little padded as pays.
+
+    Of all ways to cut the lengths, in order, into groups, the one with the least sum of (what a pass costs + rows *
+    longest). No group has more than `tokens_at_once` tokens, padding included, unless it is a single row.
+    """
+    by_length: dict[int, list[int]] = {}
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        by_length.setdefault(lengths[index], []).append(index)
+    sizes = list(by_length)
+    fixed = PASS_TOKENS.get(device.type, PASS_TOKENS_ELSEWHERE)
+    least: list[tuple[int, int]] = [
+        (0, 0)
+    ]  # the cost of the first so many lengths, and where their last group begins
+    for end in range(1, len(sizes) + 1):
+        rows, best = 0, (2**62, 0)
+        for begin in reversed(range(end)):
+            rows += len(by_length[sizes[begin]])
+            best = min(best, (least[begin][0] + fixed + rows * sizes[begin], begin))
+        least.append(best)
+    cuts = [len(sizes)]
+    while cuts[-1] > 0:
+        cuts.append(least[cuts[-1]][1])
+    for begin, end in zip(cuts[:0:-1], cuts[-2::-1], strict=True):
+        group = [index for size in sizes[begin:end] for index in by_length[size]]
+        at_once = max(1, tokens_at_once // max(1, sizes[begin]))
+        for start in range(0, len(group), at_once):
+            yield group[start : start + at_once]
 
 
 def _encode_row(model: EditableModel, row: Row) -> EncodedRow:

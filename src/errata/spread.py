@@ -7,10 +7,10 @@ alg. 1). Nothing here outlives the call: the weights are put back, and the updat
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,13 +18,43 @@ from torch import Tensor
 
 from errata.deltas import Delta, write_delta, written_back
 from errata.errors import CovarianceError, SettingsError
-from errata.keys import KeyPrompts, KeySettings
-from errata.model import EditableModel, Site
+from errata.factors import ridged
+from errata.keys import KeyPrompts, KeySettings, KeysSeen, KeyStreams
+from errata.model import EditableModel, Site, solving_device
 from errata.progress import Progress, silent
 
 SiteKind = Literal["ffn", "attention"]
 Solver = Callable[[Float[Tensor, "fact d_out"], Float[Tensor, "fact d_in"], Site], Delta]
 """From what is left to bring about at a site, the facts' keys there, and the site: its update."""
+
+
+LowerFactor = Callable[[Site, float], Tensor | None]
+"""L, with L L^T = E[k k^T] of a site and a ridge, in float64; None where it is not to be had cheaply."""
+
+
+def no_factor(site: Site, ridge: float) -> None:
+    """No factor is kept."""
+
+
+@runtime_checkable
+class SumsSolver(Protocol):
+    """A solver that needs only sums over the facts, so that their number does not matter."""
+
+    def __call__(
+        self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
+    ) -> Delta:
+        """As every solver."""
+        ...
+
+    def solve_sums(
+        self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
+    ) -> Delta:
+        """The update from R K^T and K K^T, in float64; both may be overwritten."""
+        ...
+
+
+THIN = 0.5
+"""Updates of a rank of up to so much of the smaller side are kept as factors."""
 SHARES: Mapping[str, Callable[[int], float]] = {"even": float, "sqrt": math.sqrt}
 """By what the residual is divided when so many critical layers are left, this one included."""
 
@@ -105,41 +135,93 @@ def spread(
     deltas: dict[str, Delta] = {}
     ordered = sorted(writes, key=lambda write: write.kind)
     with model.about_to_change(), ExitStack() as changed:
+        streams = KeyStreams(prompts, max(layers))
         for number, layer in enumerate(sorted(layers)):
-            left = len(layers) - number
+            share = SHARES[settings.spread](len(layers) - number)
             for write in ordered:
                 site = model.site(write.kind, layer)
-                keys = prompts.keys(site, settings.key_average)
-                current = prompts.values(write.path)
-                residual = write.value.to(current) - current
-                delta = solver(residual / SHARES[settings.spread](left), keys, site)
+                seen = streams.read(site, write.path, settings.key_average)
+                delta = _update(site, write, seen, prompts.facts, share, solver, steps)
                 changed.enter_context(written_back(site))
                 write_delta(site, delta)
                 deltas[site.path] = delta
-                if steps is not None:
-                    steps[site.path] = SpreadStep(keys, current, residual)
             on_progress("spread", number + 1, len(layers))
     return deltas
 
 
+def _update(
+    site: Site,
+    write: Write,
+    seen: Iterable[KeysSeen],
+    facts: int,
+    share: float,
+    solver: Solver,
+    steps: dict[str, SpreadStep] | None,
+) -> Delta:
+    """The update of one site. Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
+    if isinstance(solver, SumsSolver) and facts > THIN * min(site.d_out, site.d_in) and steps is None:
+        device = solving_device(site.weight.device)
+        key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
+        cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
+        for part in seen:
+            residual = write.value[list(part.facts)].to(part.current) - part.current
+            key_sum.addmm_(part.keys.T, part.keys)
+            cross.addmm_(residual.T, part.keys, alpha=1 / share)
+        return solver.solve_sums(cross, key_sum, site)
+    keys, current = _in_order(seen, facts)
+    residual = write.value.to(current) - current
+    if steps is not None:
+        steps[site.path] = SpreadStep(keys, current, residual)
+    return solver(residual / share, keys, site)
+
+
+def _in_order(
+    seen: Iterable[KeysSeen], facts: int
+) -> tuple[Float[Tensor, "fact d_in"], Float[Tensor, "fact d_model"]]:
+    """Keys and current values of all facts as they were given."""
+    parts = list(seen)
+    place = torch.tensor([index for part in parts for index in part.facts]).argsort()
+    keys, current = torch.cat([part.keys for part in parts]), torch.cat([part.current for part in parts])
+    return keys[place.to(keys.device)], current[place.to(current.device)]
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Delta = R K^T (lambda E[k k^T] + K K^T)^-1, from rows or from sums."""
+
+    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]]
+    weight: float
+    ridge: float
+    lower: LowerFactor = no_factor
+
+    def __call__(
+        self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
+    ) -> Delta:
+        """The update from rows; from the kept factor where there is one and the rows are few."""
+        if len(keys) <= THIN * min(site.d_out, site.d_in):
+            lower = self.lower(site, self.ridge)
+            if lower is not None:
+                return solve_few(residual, keys, lower, self.weight, site)
+        return solve(residual, keys, ridged(self.covariance(site), self.ridge), self.weight, site)
+
+    def solve_sums(
+        self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
+    ) -> Delta:
+        """The update from R K^T and K K^T."""
+        matrix = key_sum.add_(ridged(self.covariance(site), self.ridge), alpha=self.weight)
+        factor = _factor(matrix, self.weight, site)
+        dense = torch.cholesky_solve(cross.T, factor).T
+        return Delta(None, None, dense.to(_precise(site)).contiguous())
+
+
 def least_squares(
-    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]], weight: float, ridge: float = 0.0
+    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]],
+    weight: float,
+    ridge: float = 0.0,
+    lower: LowerFactor = no_factor,
 ) -> Solver:
     """The papers' solver; `covariance` gives E[k k^T] of a site in float64, one at a time in memory."""
-
-    def solver(residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site) -> Delta:
-        return solve(residual, keys, ridged(covariance(site), ridge), weight, site)
-
-    return solver
-
-
-def ridged(moment: Float[Tensor, "d_in d_in"], ridge: float) -> Float[Tensor, "d_in d_in"]:
-    """E[k k^T] + ridge * (its mean eigenvalue) * I."""
-    if ridge == 0:
-        return moment
-    moment = moment.clone()
-    moment.diagonal().add_(ridge * moment.diagonal().mean())
-    return moment
+    return LeastSquares(covariance, weight, ridge, lower)
 
 
 def solve(
@@ -155,7 +237,38 @@ def solve(
         CovarianceError: the matrix to be solved with is not positive definite.
     """
     keys, residual = keys.to(covariance), residual.to(covariance)
-    matrix = weight * covariance + keys.T @ keys
+    factor = _factor(weight * covariance + keys.T @ keys, weight, site)
+    if len(keys) > THIN * min(site.d_out, site.d_in):
+        dense = torch.cholesky_solve(keys.T @ residual, factor).T
+        return Delta(None, None, dense.to(_precise(site)).contiguous())
+    right = torch.cholesky_solve(keys.T, factor).T
+    return Delta.from_factors(residual.T, right, dtype=_precise(site))
+
+
+def solve_few(
+    residual: Float[Tensor, "fact d_out"],
+    keys: Float[Tensor, "fact d_in"],
+    lower: Float[Tensor, "d_in d_in"],
+    weight: float,
+    site: Site,
+) -> Delta:
+    """The same by Woodbury: Delta = R (I + K^T A^-1 K)^-1 K^T A^-1 with A = lambda L L^T.
+
+    What is factored is as large as the number of facts. `lower` is L, with L L^T = E[k k^T], the ridge included.
+
+    Raises:
+        CovarianceError: the numbers are out of all bounds.
+    """
+    keys, residual = keys.to(lower), residual.to(lower)
+    half = cast(Tensor, torch.linalg.solve_triangular(lower, keys.T, upper=False)) / math.sqrt(weight)
+    inside = half.T @ half
+    inside.diagonal().add_(1)
+    solved = cast(Tensor, torch.linalg.solve_triangular(lower.T, half, upper=True)) / math.sqrt(weight)
+    right = torch.cholesky_solve(solved.T, _factor(inside, weight, site))
+    return Delta.from_factors(residual.T, right, dtype=_precise(site))
+
+
+def _factor(matrix: Float[Tensor, "d_in d_in"], weight: float, site: Site) -> Float[Tensor, "d_in d_in"]:
     factor, failed = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(matrix))
     if int(failed) != 0 or not bool(factor.isfinite().all()):
         raise CovarianceError(
@@ -163,5 +276,8 @@ def solve(
             "the facts' own keys added. They were measured on too few tokens, or the file is damaged: collect them "
             "again from more text (`errata covariance collect --samples`)."
         )
-    right = torch.cholesky_solve(keys.T, factor).T
-    return Delta.from_factors(residual.T, right, dtype=torch.promote_types(site.weight.dtype, torch.float32))
+    return factor
+
+
+def _precise(site: Site) -> torch.dtype:
+    return torch.promote_types(site.weight.dtype, torch.float32)

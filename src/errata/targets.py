@@ -32,6 +32,7 @@ from errata.prompts import (
     preserve_rows,
     rewrite_rows,
 )
+from errata.side_by_side import side_by_side, workers_for
 
 logger = logging.getLogger(__name__)
 
@@ -114,22 +115,32 @@ def optimize_targets(
     outcomes: dict[int, Outcome] = dict(known or {})
     open_facts = [index for index in range(len(facts)) if index not in outcomes]
     lengths = [max(len(row.text.ids) for row in rows_of[index]) for index in open_facts]
-    at_once = facts_at_once(model, [rows_of[index] for index in open_facts], settings.layers[-1])
+    rows_open = [rows_of[index] for index in open_facts]
+    workers = 1 if settings.preserves else workers_for(model, len(open_facts))
+    at_once = facts_at_once(model, rows_open, settings.layers[-1], workers)
     groups = [[open_facts[position] for position in group] for group in by_length(lengths, at_once)]
-    while groups:
-        group = groups.pop(0)
-        chosen = [facts[index] for index in group]
-        found = keeper.load(chosen) if keeper else None
-        if found is None:
-            rows = [row for index in group for row in rows_of[index]]
-            found = _within_memory(model, rows, settings, relax, record_deltas, unedited)
-            if found is None:
-                groups = [*_halves(group, facts), *groups]
-                continue
-            if keeper:
-                keeper.save(chosen, found)
-        outcomes.update(zip(group, found, strict=True))
-        on_progress("optimization", len(outcomes), len(facts))
+
+    def work(own: EditableModel, group: list[int]) -> list[Outcome] | None:
+        rows = [row for index in group for row in rows_of[index]]
+        return _within_memory(own, rows, settings, relax, record_deltas, unedited)
+
+    def kept(group: list[int]) -> bool:
+        found = keeper.load([facts[index] for index in group]) if keeper else None
+        outcomes.update(zip(group, found or [], strict=False))
+        return found is not None
+
+    with side_by_side(model, min(workers, max(1, len(groups))), work) as run:
+        while groups:
+            smaller: list[list[int]] = []
+            for group, found in run([group for group in groups if not kept(group)]):
+                if found is None:
+                    smaller += _halves(group, facts)
+                    continue
+                if keeper:
+                    keeper.save([facts[index] for index in group], found)
+                outcomes.update(zip(group, found, strict=True))
+                on_progress("optimization", len(outcomes), len(facts))
+            groups = smaller
     return Targets.of([outcomes[index] for index in range(len(facts))], settings.optimise)
 
 

@@ -1,6 +1,7 @@
 """What a model writes by itself: greedy continuations, each token fed back in (free-running).
 
-Prompts run in batches of equal length, so nothing is padded and no row sees that it is not alone.
+Prompts of like length run together, as far as the shortest of them reaches; from there on every row is fed one token
+at a time, its prompt's next one or its own. So nothing is padded and no row sees that it is not alone.
 """
 
 import re
@@ -17,6 +18,7 @@ from errata.evaluation.questions import Sheet
 from errata.model import EditableModel
 from errata.outcomes import Continuation
 from errata.progress import Progress, silent
+from errata.prompts import PASS_TOKENS, PASS_TOKENS_ELSEWHERE
 
 LENGTH = 12
 """Tokens that are generated where the sentence does not end before, so that a person can read what the model says."""
@@ -85,7 +87,7 @@ def greedy(
     written: list[tuple[int, ...]] = [()] * len(prompts)
     least = most if least is None else least
     done = 0
-    for group in _equal_lengths(prompts, most, tokens_at_once):
+    for group in _like_lengths(model, prompts, most, tokens_at_once):
         limits = [(least[index], most[index]) for index in group]
         for index, tokens in zip(group, _greedy(model, [prompts[i] for i in group], limits), strict=True):
             written[index] = tokens
@@ -97,18 +99,21 @@ def greedy(
 def _greedy(
     model: EditableModel, prompts: Sequence[tuple[int, ...]], limits: Sequence[tuple[int, int]]
 ) -> list[tuple[int, ...]]:
-    """`greedy` for prompts of one length, the keys and values of earlier tokens kept."""
+    """`greedy` for prompts of like length, the keys and values of earlier tokens kept."""
     ends: set[int] = set(model.tokenizer.all_special_ids)
     written: list[list[int]] = [[] for _ in prompts]
     writing = {row for row, (_, most) in enumerate(limits) if most > 0}
-    fed = torch.tensor(prompts, device=model.device)
-    width, cache = fed.shape[1], None
+    width, cache = min(map(len, prompts)), None
+    fed = torch.tensor([prompt[:width] for prompt in prompts], device=model.device)
     while writing and width <= model.max_length:
         logits, cache = _step(model, fed, width, cache)
         best, chosen = logits.max(dim=-1)
         broken = cast("list[bool]", best.isnan().tolist())
         tokens = cast("list[int]", chosen.tolist())
         for row in sorted(writing):
+            if width < len(prompts[row]):
+                tokens[row] = prompts[row][width]
+                continue
             if broken[row] or tokens[row] in ends:
                 writing.remove(row)
                 continue
@@ -117,7 +122,7 @@ def _greedy(
             size = len(written[row])
             if size == most or (size >= least and SENTENCE_END.search(decode(model, written[row]))):
                 writing.remove(row)
-        fed = chosen[:, None].to(model.device)
+        fed = torch.tensor(tokens, device=model.device)[:, None]
         width += 1
     return [tuple(tokens) for tokens in written]
 
@@ -136,18 +141,36 @@ def _step(
     return cast(Tensor, out.logits)[:, -1], cast(Cache, out.past_key_values)
 
 
-def _equal_lengths(
-    prompts: Sequence[tuple[int, ...]], most: Sequence[int], tokens_at_once: int
+def _like_lengths(
+    model: EditableModel, prompts: Sequence[tuple[int, ...]], most: Sequence[int], tokens_at_once: int
 ) -> Iterator[list[int]]:
-    """Indices of prompts with the same number of tokens, as many as fit the limit with what they are to write."""
+    """Indices of prompts to be run together: about equally long, and within the limit with what they are to write.
+
+    Prompts of one length are; groups next to each other are joined where that saves more passes than it costs tokens.
+    """
     by_size: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):
         by_size.setdefault(len(prompt), []).append(index)
+    joined: list[list[int]] = []
+    fixed = PASS_TOKENS.get(model.device.type, PASS_TOKENS_ELSEWHERE)
     for size in sorted(by_size, reverse=True):
-        members = by_size[size]
-        at_once = max(1, tokens_at_once // (size + max(most[index] for index in members)))
+        both = [*joined[-1], *by_size[size]] if joined else []
+        apart = [_cost(group, prompts, most, fixed) for group in (*joined[-1:], by_size[size])]
+        if both and _cost(both, prompts, most, fixed) < sum(apart):
+            joined[-1] = both
+        else:
+            joined.append(by_size[size])
+    for members in joined:
+        at_once = max(1, tokens_at_once // max(len(prompts[index]) + most[index] for index in members))
         for start in range(0, len(members), at_once):
             yield members[start : start + at_once]
+
+
+def _cost(members: Sequence[int], prompts: Sequence[tuple[int, ...]], most: Sequence[int], fixed: int) -> int:
+    """About what it takes to run these together, in tokens; `fixed` is what a pass costs whatever is in it."""
+    first = min(len(prompts[index]) for index in members)
+    steps = max(len(prompts[index]) + most[index] for index in members) - first
+    return fixed + len(members) * first + steps * (fixed + len(members))
 
 
 def _sentence(model: EditableModel, tokens: Sequence[int]) -> str:

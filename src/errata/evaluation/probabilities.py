@@ -19,7 +19,7 @@ from errata.evaluation.questions import Pair
 from errata.model import EditableModel
 from errata.outcomes import NO_TOKEN, Answer
 from errata.progress import Progress, silent
-from errata.prompts import EncodedText, encode_text, pad
+from errata.prompts import TOKENS_IN_CACHE, EncodedText, encode_text, like_lengths, pad
 
 TOKENS_AT_ONCE = 8192
 """Tokens of a batch, padding included."""
@@ -79,7 +79,7 @@ def measure(
     answers: dict[tuple[str, str], Answer] = {}
     rows = plan.rows
     done = 0
-    for ids in _batches(rows, tokens_at_once, max(1, LOGITS_AT_ONCE // len(model.tokenizer))):
+    for ids in _batches(model, rows, tokens_at_once, max(1, LOGITS_AT_ONCE // len(model.tokenizer))):
         answers |= _measure_batch(model, ids, [rows[row] for row in ids])
         done += len(ids)
         on_progress(stage, done, len(rows))
@@ -108,20 +108,24 @@ def _hosts(texts: set[tuple[int, ...]]) -> dict[tuple[int, ...], tuple[int, ...]
 
 
 def _batches(
-    rows: Mapping[tuple[int, ...], Sequence[Reading]], tokens_at_once: int, reads_at_once: int
+    model: EditableModel,
+    rows: Mapping[tuple[int, ...], Sequence[Reading]],
+    tokens_at_once: int,
+    reads_at_once: int,
 ) -> Iterator[list[tuple[int, ...]]]:
-    """Rows in groups within both limits (one row at least), longest first, so that little is padding."""
-    group: list[tuple[int, ...]] = []
-    reads = 0
-    for ids in sorted(rows, key=lambda row: (-len(row), row)):
-        wanted = sum(len(reading.text.target) for reading in rows[ids])
-        longest = len(group[0]) if group else len(ids)
-        if group and ((len(group) + 1) * longest > tokens_at_once or reads + wanted > reads_at_once):
-            yield group
-            group, reads = [], 0
-        group.append(ids)
-        reads += wanted
-    if group:
+    """Rows in groups of like length, longest first, within both limits (one row at least)."""
+    order = sorted(rows)
+    most = min(tokens_at_once, TOKENS_IN_CACHE.get(model.device.type, tokens_at_once))
+    for indices in like_lengths([len(ids) for ids in order], most, model.device):
+        group: list[tuple[int, ...]] = []
+        reads = 0
+        for ids in (order[index] for index in indices):
+            wanted = sum(len(reading.text.target) for reading in rows[ids])
+            if group and reads + wanted > reads_at_once:
+                yield group
+                group, reads = [], 0
+            group.append(ids)
+            reads += wanted
         yield group
 
 

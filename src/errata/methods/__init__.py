@@ -14,17 +14,20 @@ from errata.contexts import check_contexts
 from errata.covariance import default_recipe, ensure
 from errata.edits import Edit
 from errata.errors import FactError, UnknownSetting
+from errata.factors import Factors
 from errata.facts import Fact
 from errata.methods import alphaedit, finetune, memit, mend, pmet, rome
 from errata.methods.base import Method
 from errata.methods.runs import Run
 from errata.model import EditableModel, Site
-from errata.moments import check_positive_definite, moment_path, read_moment
 from errata.progress import Progress, silent
 from errata.prompts import encode_rows, kl_rows, rewrite_rows
 from errata.settings import Preset, build, load_presets
 
 logger = logging.getLogger(__name__)
+
+AT_ONCE = 256
+"""Facts whose texts are looked at together."""
 
 METHODS: dict[str, Method[Any]] = {
     row.name: row
@@ -102,7 +105,9 @@ def prepare(
         model.check_layer(layer)
     chosen.check(model, values)
     prefixes = chosen.contexts(model, seed) if contexts is None else check_contexts(contexts)
-    encode_rows(model, [*rewrite_rows(facts, prefixes), *kl_rows(facts)])  # what does not fit is told at once
+    for start in range(0, len(facts), AT_ONCE):  # what does not fit is told at once
+        some = facts[start : start + AT_ONCE]
+        encode_rows(model, [*rewrite_rows(some, prefixes), *kl_rows(some)])
     sites = chosen.moments(model, values)
     moments = _moments(model, sites, covariance, on_progress) if sites else None
     return Run(
@@ -172,8 +177,9 @@ def _moments(
         if covariance is not None
         else ensure(model, sites, default_recipe(model), on_progress)
     )
+    factors = Factors(folder, model)
     for site in sites:
-        check_positive_definite(read_moment(folder, model, site), moment_path(folder, site.path))
+        factors.check(site)
     return folder
 
 

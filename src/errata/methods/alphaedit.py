@@ -22,7 +22,7 @@ from torch import Tensor
 from errata.deltas import Delta
 from errata.edits import edits_in
 from errata.errors import SettingsError
-from errata.keys import KeyAverage, KeyPrompts
+from errata.keys import KeyAverage, KeyPrompts, KeyStreams
 from errata.methods.base import (
     Changes,
     Method,
@@ -108,6 +108,18 @@ class _Solver:
         precise = torch.promote_types(site.weight.dtype, torch.float32)
         return Delta.from_factors(residual.T, right, dtype=precise)
 
+    def solve_sums(
+        self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
+    ) -> Delta:
+        """The same update from R K^T and K K^T."""
+        basis = null_space(self.task.covariance(site), self.settings.null_threshold)
+        self.key_sums[site.path] = key_sum
+        earlier = earlier_key_sum(self.task.model, site, self.settings.key_average, self.task.earlier)
+        factor = _inside(earlier.to(basis).add_(key_sum.to(basis)), basis, self.settings.ridge)
+        dense = torch.cholesky_solve((cross.to(basis) @ basis).T, factor).T @ basis.T
+        precise = torch.promote_types(site.weight.dtype, torch.float32)
+        return Delta(None, None, dense.to(precise).contiguous())
+
 
 def null_space_solve(
     keys: Float[Tensor, "fact d_in"],
@@ -116,11 +128,17 @@ def null_space_solve(
     ridge: float,
 ) -> Float[Tensor, "fact d_in"]:
     """(U^T K)^T M^-1 U^T by Cholesky; Delta is R times it. `earlier` is K_p K_p^T, `basis` U."""
-    inside = keys @ basis
-    matrix = basis.T @ earlier @ basis + inside.T @ inside
+    factor = _inside(earlier + keys.T @ keys, basis, ridge)
+    return torch.cholesky_solve((keys @ basis).T, factor).T @ basis.T
+
+
+def _inside(
+    key_sum: Float[Tensor, "d_in d_in"], basis: Float[Tensor, "d_in kept"], ridge: float
+) -> Float[Tensor, "kept kept"]:
+    """The Cholesky factor of M."""
+    matrix = basis.T @ key_sum @ basis
     matrix.diagonal().add_(ridge)
-    factor = cast(Tensor, torch.linalg.cholesky(matrix))
-    return torch.cholesky_solve(inside.T, factor).T @ basis.T
+    return cast(Tensor, torch.linalg.cholesky(matrix))
 
 
 def null_space(covariance: Float[Tensor, "d_in d_in"], threshold: float) -> Float[Tensor, "d_in kept"]:
@@ -163,8 +181,10 @@ def earlier_key_sum(
         total += earlier[site.path].to(total)
     for edit in edits_in(model):
         if edit.facts:
-            keys = KeyPrompts.of(model, edit.facts, edit.origin.contexts).keys(site, average).to(total)
-            total += keys.T @ keys
+            prompts = KeyPrompts.of(model, edit.facts, edit.origin.contexts)
+            for seen in KeyStreams(prompts, site.layer).read(site, site.path, average):
+                keys = seen.keys.to(total)
+                total += keys.T @ keys
     return total
 
 

@@ -18,7 +18,17 @@ from errata.facts import Fact
 from errata.keys import KeyPrompts
 from errata.model import EditableModel, Site
 from errata.progress import Progress
-from errata.spread import ShareSettings, SiteKind, Solver, SpreadSettings, Write, least_squares, spread
+from errata.spread import (
+    LowerFactor,
+    ShareSettings,
+    SiteKind,
+    Solver,
+    SpreadSettings,
+    Write,
+    least_squares,
+    no_factor,
+    spread,
+)
 from errata.target_store import TargetStore
 from errata.targets import Targets
 
@@ -69,6 +79,8 @@ class Task:
     """The sum of k k^T over the facts of earlier edits, by module path."""
     unedited: Callable[[], AbstractContextManager[object]] = nullcontext
     """Inside, the weights are those from before the first write of the strategy that runs the method."""
+    lower: LowerFactor = no_factor
+    """The Cholesky factor of E[k k^T] and a ridge, where it is kept."""
 
     def keeper(self, settings: TargetSettings, relax: bool = False) -> TargetStore | None:
         """The keeper of finished values; `relax` says whether PMET's rule for phi is in force."""
@@ -132,7 +144,7 @@ def write_targets(
         targets,
         settings,
         place_of,
-        least_squares(task.covariance, settings.covariance_weight, settings.covariance_ridge),
+        least_squares(task.covariance, settings.covariance_weight, settings.covariance_ridge, task.lower),
     )
 
 

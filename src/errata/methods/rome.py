@@ -28,13 +28,13 @@ from errata.contexts import SHORT_AND_SHORTER, sample_contexts
 from errata.deltas import Delta, write_delta, written_back
 from errata.descent import Outcome, TargetSettings
 from errata.errors import CovarianceError, NoFactsLeft, SettingsError
+from errata.factors import ridged
 from errata.facts import Fact
 from errata.fingerprint import fingerprint_of
 from errata.keys import KeyPrompts
 from errata.methods.base import NOT_FINITE, Changes, Method, Task, check_places, values_left
 from errata.model import EditableModel, Site
 from errata.progress import silent
-from errata.spread import ridged
 from errata.target_store import TargetStore
 from errata.targets import Targets, optimize_targets
 
@@ -125,12 +125,13 @@ class _Sequence:
     @classmethod
     def start(cls, task: Task, settings: RomeSettings) -> "_Sequence":
         site = task.model.site("ffn", settings.layers[0])
-        covariance = task.covariance(site)
         keeper = task.keeper(settings)
         if keeper is not None:
-            source = fingerprint_of([(site.path, covariance)])
+            source = fingerprint_of([(site.path, task.covariance(site))])
             keeper = keeper.after([settings.key, settings.covariance_ridge, source])
-        factor = _factor(ridged(covariance, settings.covariance_ridge), site)
+        factor = task.lower(site, settings.covariance_ridge)
+        if factor is None:
+            factor = _factor(ridged(task.covariance(site), settings.covariance_ridge), site)
         total = torch.zeros_like(site.matrix, dtype=_precise(site))
         return cls(task, settings, site, factor, site.weight.detach().clone(), total, keeper)
 

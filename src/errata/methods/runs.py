@@ -16,12 +16,14 @@ from torch import Tensor
 from errata.descent import Outcome
 from errata.edits import Dropped, Edit, EditOrigin, SettingValue
 from errata.errors import CovarianceError
+from errata.factors import Factors
 from errata.facts import Fact
 from errata.methods.base import Changes, Method, Task
 from errata.model import EditableModel, Site
 from errata.moments import read_moment
 from errata.progress import Progress
 from errata.settings import Preset
+from errata.spread import no_factor
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Run:
             facts=facts,
             contexts=self.contexts,
             covariance=self._moment,
+            lower=no_factor if self.moments is None else Factors(self.moments, self.model).lower,
             on_progress=self.on_progress,
             seed=self.seed,
             keep_in=self.keep_in,

@@ -1,4 +1,4 @@
-"""A recipe as cells: one method with its settings on one draw of facts, each with a name that tells it from all others."""
+"""A recipe as cells: one method with its settings on one draw of facts, each with a name of its own."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ class Request:
 
     @property
     def cells(self) -> list["Cell"]:
-        """Every cell, in the order in which they are run: small numbers of edits first, the unedited model before all."""
+        """Every cell in the order in which they are run: few edits first, the unedited model before the others."""
         rows = self.recipe.rows
         if self.recipe.analysis is None and not any(row.method is None for row in rows):
             rows = (RecipeRow(UNEDITED), *rows)

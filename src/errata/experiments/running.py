@@ -268,4 +268,4 @@ def _store(results: Results, path: Path) -> None:
 
 def _norm(delta: Delta) -> float:
     """Frobenius norm."""
-    return float(delta.matrix.double().norm())
+    return float(delta.matrix.double().square().sum().sqrt())

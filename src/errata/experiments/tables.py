@@ -66,7 +66,7 @@ class Group:
     @property
     def steps(self) -> list[int]:
         """The iterations that every trial was evaluated after."""
-        return sorted(set.intersection(*(set(cell.steps) for cell in self.cells)))
+        return [step for step in self.cells[0].steps if all(step in cell.steps for cell in self.cells)]
 
     def results(self, step: int) -> Results:
         """The outcomes of all trials after an iteration, with those of the unedited model as "before"."""

@@ -8,7 +8,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -193,7 +193,7 @@ def _edited(
 ) -> dict[str, object]:
     """Edit and evaluate; raw outcomes are stored at once."""
     generate = any(name in GENERATED for name in cell.request.recipe.columns)
-    evaluating, steps = 0.0, list[int]()
+    evaluating, steps, tokens = 0.0, list[int](), set[int]()
 
     def measure(step: int) -> None:
         nonlocal evaluating
@@ -201,11 +201,13 @@ def _edited(
         results = evaluate(model, facts, on_progress=on_progress, generate=generate)
         _store(results, outcomes_file(path, step))
         steps.append(step)
+        tokens.update(tokens_of(results))
         evaluating += time.perf_counter() - began
 
     if cell.row.method is None:
         measure(0)
-        return {"steps": steps, "seconds": {"edit": 0.0, "evaluation": round(evaluating, 3)}}
+        seconds = {"edit": 0.0, "evaluation": round(evaluating, 3)}
+        return {"steps": steps, "seconds": seconds, "token_texts": token_texts(model, tokens)}
     began = time.perf_counter()
     found = _make(model, facts, cell, measure if cell.each_write else None, on_progress)
     editing = time.perf_counter() - began - evaluating
@@ -220,7 +222,8 @@ def _edited(
         "contexts": list(found.origin.contexts),
         "covariance": found.origin.covariance,
         "history": [dict(write) for write in found.history],
-        "norms": {path: _norm(delta) for path, delta in found.deltas.items()},
+        "norms": [_norm(model, path, delta) for path, delta in found.deltas.items()],
+        "token_texts": token_texts(model, tokens),
         "dropped": [{"subject": one.fact.subject, "reason": one.reason} for one in found.dropped],
     }
 
@@ -266,6 +269,19 @@ def _store(results: Results, path: Path) -> None:
     results.save(path)
 
 
-def _norm(delta: Delta) -> float:
-    """Frobenius norm."""
-    return float(delta.matrix.double().square().sum().sqrt())
+def _norm(model: EditableModel, path: str, delta: Delta) -> dict[str, object]:
+    """The Frobenius norm of a change, and where it is."""
+    site = model.site_at(path)
+    norm = float(delta.matrix.double().square().sum().sqrt())
+    return {"kind": site.kind, "layer": site.layer, "path": path, "norm": norm}
+
+
+def tokens_of(results: Results) -> set[int]:
+    """Every token of a wanted answer: what a report needs the texts of."""
+    questions = [question for record in results.records for question in record.after.questions]
+    return {token for question in questions for token in question.wanted.tokens}
+
+
+def token_texts(model: EditableModel, tokens: Iterable[int]) -> dict[str, str]:
+    """The text of each token by its number."""
+    return {str(token): str(model.tokenizer.decode([token])) for token in sorted(tokens)}

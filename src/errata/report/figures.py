@@ -1,6 +1,5 @@
 """Figures of a recipe as SVG: readable in print and for the colour-blind, as lines differ in marker and dash too."""
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,40 +9,16 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from errata.experiments.columns import LOWER_IS_BETTER, label, number, of_history
+from errata.experiments.columns import label, number, of_history
 from errata.experiments.tables import Group, Line, Table
 from errata.outcomes import Answer, Record
+from errata.report.plots import COLORS, STYLE, legend, panels, scale_of, style, svg_of, whole_numbers
 from errata.report.texts import label_of
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""Okabe and Ito's, told apart by everyone."""
-MARKERS = "os^Dv*P"
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-STYLE = {
-    "svg.hashsalt": "errata",
-    "svg.fonttype": "none",
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-}
+KINDS = {"ffn": "FFN", "attention": "attention"}
 MOST_PANELS = 8
 MOST_NLL = 690.0
 """exp of it is still a number."""
-
-
-def style(index: int) -> dict[str, Any]:
-    """Colour, marker and dash of the line number `index`."""
-    return {
-        "color": COLORS[index % len(COLORS)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "linestyle": DASHES[index % len(DASHES)],
-        "markersize": 5,
-        "linewidth": 1.4,
-    }
 
 
 def draw(table: Table) -> dict[str, str]:
@@ -57,27 +32,13 @@ def draw(table: Table) -> dict[str, str]:
     return drawn
 
 
-def svg_of(figure: Figure) -> str:
-    """The figure as an SVG element, without the XML that goes before it; the same figure is the same text."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]
-
-
 def save(drawn: Mapping[str, str], folder: Path) -> None:
     """Each figure as a file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, svg in drawn.items():
-        (folder / f"{name}.svg").write_text(f'<?xml version="1.0" encoding="utf-8"?>\n{svg}', encoding="utf-8")
-
-
-def _panels(count: int, width: float = 3.1, height: float = 2.5) -> tuple[Figure, list[Axes]]:
-    columns = min(3, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
-    return figure, axes
+        (folder / f"{name}.svg").write_text(
+            f'<?xml version="1.0" encoding="utf-8"?>\n{svg}', encoding="utf-8"
+        )
 
 
 def _measured(table: Table) -> list[str]:
@@ -95,15 +56,22 @@ def draw_scores(table: Table) -> Figure | None:
     columns, lines = _measured(table), _shown(table)
     if not columns or not lines:
         return None
-    figure, axes = _panels(len(columns), height=0.7 + 0.24 * len(lines))
+    figure, axes = panels(len(columns), height=0.7 + 0.24 * len(lines))
     places = list(range(len(lines)))[::-1]
     for index, (column, axis) in enumerate(zip(columns, axes, strict=True)):
         for place, line in zip(places, lines, strict=True):
             _dot(axis, place, line, column)
         axis.set_title(label(column))
-        axis.set_yticks(places, [label_of(table, line) for line in lines] if index % 3 == 0 else [""] * len(lines))
+        axis.set_yticks(
+            places, [label_of(table, line) for line in lines] if index % 3 == 0 else [""] * len(lines)
+        )
         axis.set_ylim(-0.6, len(lines) - 0.4)
-        _unit(axis.set_xscale, axis.set_xlim, column, [line.values[column][0] for line in lines if column in line.values])
+        scale_of(
+            axis,
+            "x",
+            column,
+            [line.values[column][0] for line in lines if column in line.values],
+        )
     _legend_of_dots(figure, axes[0], table)
     return figure
 
@@ -111,30 +79,30 @@ def draw_scores(table: Table) -> Figure | None:
 def _dot(axis: Axes, place: int, line: Line, column: str) -> None:
     if column in line.values:
         mean, half = line.values[column]
-        axis.errorbar(mean, place + 0.1, xerr=half, fmt="o", color=COLORS[0], markersize=5, capsize=2, zorder=3)
+        axis.errorbar(
+            mean, place + 0.1, xerr=half, fmt="o", color=COLORS[0], markersize=5, capsize=2, zorder=3
+        )
     if line.printed is not None and column in line.printed.values:
         mean, half = line.printed.values[column]
         axis.errorbar(
-            mean, place - 0.15, xerr=half, fmt="D", color=COLORS[1], markerfacecolor="white", markersize=5, zorder=2
+            mean,
+            place - 0.15,
+            xerr=half,
+            fmt="D",
+            color=COLORS[1],
+            markerfacecolor="white",
+            markersize=5,
+            zorder=2,
         )
 
 
 def _legend_of_dots(figure: Figure, axis: Axes, table: Table) -> None:
     axis.plot([], [], "o", color=COLORS[0], label=f"here: {table.request.model}")
     if table.printed_model:
-        axis.plot([], [], "D", color=COLORS[1], markerfacecolor="white", label=f"paper: {table.printed_model}")
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
-
-
-def _unit(
-    scale: Callable[[str], object], limits: Callable[[float, float], object], column: str, values: Sequence[float]
-) -> None:
-    """Percent from 0 to 100; what grows without bound on a logarithmic scale."""
-    if column not in LOWER_IS_BETTER and column != "fluency":
-        limits(-3, 103)
-    elif column in LOWER_IS_BETTER and values and min(values) > 0 and max(values) > 50 * min(values):
-        scale("log")
+        axis.plot(
+            [], [], "D", color=COLORS[1], markerfacecolor="white", label=f"paper: {table.printed_model}"
+        )
+    legend(figure, [axis], 2)
 
 
 def _series(table: Table) -> dict[str, list[Line]]:
@@ -161,19 +129,23 @@ def _curves(table: Table, place: Callable[[Line], int], name: str, logarithmic: 
     columns = _measured(table)
     if not columns:
         return None
-    figure, axes = _panels(len(columns))
+    figure, axes = panels(len(columns))
     for column, axis in zip(columns, axes, strict=True):
         every: list[float] = []
         for index, (row, lines) in enumerate(_series(table).items()):
-            there = [line for line in lines if column in line.values and (logarithmic or line.step is not None)]
+            there = [
+                line for line in lines if column in line.values and (logarithmic or line.step is not None)
+            ]
             if there:
-                every += _curve(axis, row, index, [place(line) for line in there], [line.values[column] for line in there])
+                every += _curve(
+                    axis, row, index, [place(line) for line in there], [line.values[column] for line in there]
+                )
         axis.set_title(label(column))
         axis.set_xlabel(name)
         if logarithmic:
             axis.set_xscale("log")
-        _unit(axis.set_yscale, axis.set_ylim, column, every)
-    _shared_legend(figure, axes)
+        scale_of(axis, "y", column, every)
+    legend(figure, axes)
     return figure
 
 
@@ -189,40 +161,28 @@ def _curve(
     return means
 
 
-def _shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    found: dict[str, object] = {}
-    for axis in axes:
-        handles, labels = axis.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    if found:
-        figure.legend(cast(Any, list(found.values())), list(found), loc="outside lower center", ncols=4)
-
-
 def draw_perplexity(table: Table) -> Figure | None:
     """p of the optimised values and of the edited weights, iteration by iteration, on a logarithmic axis."""
     groups = [group for group in table.groups if any(group.histories)]
     if not groups:
         return None
-    figure, (axis,) = _panels(1, 5.2, 3.2)
+    figure, (axis,) = panels(1, 5.2, 3.2)
     for index, group in enumerate(groups):
         steps = range(1, 1 + min(len(history) for history in group.histories))
         name = _group_name(table, group)
         for column, filled in (("p_optimised", False), ("p_spread", True)):
             values = [of_history(column, group.histories, step) for step in steps]
             if all(value is not None for value in values):
-                look = {**style(index), "linestyle": "-" if filled else ":", "markerfacecolor": None if filled else "white"}
-                axis.plot(list(steps), cast("list[float]", values), label=f"{name}: {label(column)}", **look)
+                (line,) = axis.plot(list(steps), cast("list[float]", values), **style(index))
+                line.set_label(f"{name}: {label(column)}")
+                line.set_linestyle("-" if filled else ":")
+                if not filled:
+                    line.set_markerfacecolor("white")
     axis.set_yscale("log")
-    axis.set_xlabel("iteration k")
+    whole_numbers(axis, "iteration k")
     axis.set_ylabel("p, perplexity of the target")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    _shared_legend_two(figure, axis)
+    legend(figure, [axis], 2)
     return figure
-
-
-def _shared_legend_two(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
 
 def _group_name(table: Table, group: Group) -> str:
@@ -234,31 +194,34 @@ def draw_norms(table: Table) -> Figure | None:
     groups = [group for group in table.groups if group.cells and group.cells[0].about.get("norms")]
     if not groups:
         return None
-    figure, (axis,) = _panels(1, 5.2, 3.2)
+    figure, (axis,) = panels(1, 5.2, 3.2)
     index = 0
     for group in groups:
         for kind, points in norms_by_kind(group).items():
             name = _group_name(table, group)
-            axis.plot(list(points), list(points.values()), label=f"{name} ({kind})" if kind else name, **style(index))
+            axis.plot(
+                list(points),
+                list(points.values()),
+                label=f"{name} ({kind})" if kind else name,
+                **style(index),
+            )
             index += 1
-    axis.set_xlabel("block")
+    whole_numbers(axis, "block")
     axis.set_ylabel("norm of the update")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    _shared_legend_two(figure, axis)
+    legend(figure, [axis], 2)
     return figure
 
 
 def norms_by_kind(group: Group) -> dict[str, dict[int, float]]:
-    """Mean norms over trials by what the path says besides the block's number; one kind alone has no name."""
+    """Mean norms over trials, by the kind of weight and the block; one kind alone has no name."""
     found: dict[str, dict[int, list[float]]] = {}
     for cell in group.cells:
-        for path, norm in cast("dict[str, float]", cell.about["norms"]).items():
-            parts = path.split(".")
-            layer = next((int(part) for part in parts if part.isdigit()), 0)
-            kind = "attention" if any("attn" in part or "attention" in part for part in parts) else "FFN"
-            found.setdefault(kind, {}).setdefault(layer, []).append(norm)
+        for norm in cast("list[dict[str, Any]]", cell.about["norms"]):
+            kind = KINDS.get(norm["kind"]) or str(norm["path"])
+            found.setdefault(kind, {}).setdefault(norm["layer"], []).append(norm["norm"])
     means = {
-        kind: {layer: sum(each) / len(each) for layer, each in sorted(layers.items())} for kind, layers in found.items()
+        kind: {layer: sum(each) / len(each) for layer, each in sorted(layers.items())}
+        for kind, layers in found.items()
     }
     return {"": next(iter(means.values()))} if len(means) == 1 else means
 
@@ -269,16 +232,23 @@ def draw_similarity(table: Table) -> Figure | None:
     if not groups:
         return None
     found = cast("dict[str, Any]", groups[0].cells[0].about["similarity"])
-    figure, axes = _panels(2, 3.8, 2.8)
-    titles = {"cosine": "Cosine similarity", "jaccard": f"Jaccard similarity of the top {found['top']} tokens"}
+    figure, axes = panels(2, 3.8, 2.8)
+    titles = {
+        "cosine": "Cosine similarity",
+        "jaccard": f"Jaccard similarity of the top {found['top']} tokens",
+    }
     for (name, title), axis in zip(titles.items(), axes, strict=True):
         for index, kind in enumerate(("attention", "ffn")):
             values = cast("list[float]", found[name][kind])
-            axis.plot(range(len(values)), values, label="attention" if kind == "attention" else "FFN", **style(index))
+            axis.plot(
+                range(len(values)),
+                values,
+                label="attention" if kind == "attention" else "FFN",
+                **style(index),
+            )
         axis.set_title(title)
-        axis.set_xlabel("block")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    _shared_legend(figure, axes)
+        whole_numbers(axis, "block")
+    legend(figure, axes)
     return figure
 
 
@@ -287,7 +257,7 @@ def draw_underedited(table: Table) -> Figure | None:
     groups = [group for group in table.groups if group.row.method is not None and group.steps]
     if not groups:
         return None
-    figure, axes = _panels(2, 3.8, 2.8)
+    figure, axes = panels(2, 3.8, 2.8)
     place = 0
     for group in groups:
         for name, keep in underedited(group).items():
@@ -298,11 +268,10 @@ def draw_underedited(table: Table) -> Figure | None:
             place += 1
     for axis, title in zip(axes, ("Efficacy, accuracy", "p of the target, bare prompt"), strict=True):
         axis.set_title(title)
-        axis.set_xlabel("iteration k")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axis, "iteration k")
     axes[0].set_ylim(-3, 103)
     axes[1].set_yscale("log")
-    _shared_legend_two(figure, axes[0])
+    legend(figure, axes[:1], 2)
     return figure
 
 
@@ -310,7 +279,9 @@ def underedited(group: Group) -> dict[str, list[int]]:
     """Which records are all facts, and which were UnderEdited after the first iteration: P(new) <= P(true)."""
     first = group.results(group.steps[0]).records
     under = [index for index, record in enumerate(first) if not all(q.success for q in record.after.efficacy)]
-    return {"all": list(range(len(first))), "UnderEdited": under} if under else {"all": list(range(len(first)))}
+    return (
+        {"all": list(range(len(first))), "UnderEdited": under} if under else {"all": list(range(len(first)))}
+    )
 
 
 def _by_step(group: Group, keep: Sequence[int]) -> tuple[list[float], list[float]]:

@@ -32,8 +32,9 @@ def ours(table: Table, line: Line) -> list[str]:
 
 def printed(table: Table, line: Line) -> list[str]:
     """The paper's cells of a line; "-" where it prints none."""
-    values = line.printed.values if line.printed is not None else {}
-    return [_cell(values, column, NOT_PRINTED) for column in table.request.recipe.columns]
+    if line.printed is None:
+        return [NOT_PRINTED for _ in table.request.recipe.columns]
+    return [_cell(line.printed.values, column, NOT_PRINTED) for column in table.request.recipe.columns]
 
 
 def _cell(values: Mapping[str, Value], column: str, missing: str) -> str:
@@ -62,8 +63,8 @@ def heading(table: Table) -> str:
     if table.same_model:
         return f"{said} Beside it the paper's numbers for {table.printed_model}."
     return (
-        f"{said} Beside it the paper's numbers for {table.printed_model}, another model with other facts: compare which "
-        "row is ahead of which, not the numbers."
+        f"{said} Beside it the paper's numbers for {table.printed_model}, another model with other facts: compare "
+        "which row is ahead of which, not the numbers."
     )
 
 
@@ -95,7 +96,11 @@ def markdown(table: Table) -> str:
         rows.append([f"**{label_of(table, line)}**", *ours(table, line), f"{line.facts:,}"])
         if line.printed is not None:
             rows.append([f"*{printed_name(line)}*", *printed(table, line), ""])
-    body = "\n".join(f"| {' | '.join(_in_markdown(cell) for cell in row)} |" for row in rows) if table.lines else ""
+    body = (
+        "\n".join(f"| {' | '.join(_in_markdown(cell) for cell in row)} |" for row in rows)
+        if table.lines
+        else ""
+    )
     notes = "\n\n".join(text for text in (heading(table), recipe.note) if text)
     return f"# {recipe.title}\n\n{recipe.source}. {notes}\n\n{body}\n".replace("\n\n\n", "\n\n")
 

@@ -63,7 +63,10 @@ def draw_scores(table: Table) -> Figure | None:
             _dot(axis, place, line, column)
         axis.set_title(label(column))
         axis.set_yticks(
-            places, [label_of(table, line) for line in lines] if index % 3 == 0 else [""] * len(lines)
+            places,
+            [label_of(table, line) for line in lines]
+            if index % (2 if len(columns) == 4 else 3) == 0
+            else [""] * len(lines),
         )
         axis.set_ylim(-0.6, len(lines) - 0.4)
         scale_of(

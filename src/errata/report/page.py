@@ -172,8 +172,9 @@ def _about(table: Table) -> dict[str, str]:
     cells = [cell for group in table.groups for cell in group.cells]
     request = table.request
     facts = "" if request.facts is None else f" --facts {request.facts}"
+    edits = f" --edits {max(request.sizes.edits)}"
     about = {
-        "Repeat": f"errata reproduce {request.recipe.name} --model {request.model}{facts} --seed {request.seed}",
+        "Repeat": f"errata reproduce {request.recipe.name} --model {request.model}{edits}{facts} --seed {request.seed}",
         "Model": request.model,
         "Seed": str(request.seed),
     }

@@ -49,7 +49,7 @@ def svg_of(figure: Figure) -> str:
 
 def panels(count: int, width: float = 3.1, height: float = 2.5) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels, at most three in a row."""
-    columns = min(3, count)
+    columns = 2 if count == 4 else min(3, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]

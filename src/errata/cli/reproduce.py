@@ -146,27 +146,72 @@ def _run(
 
 def _show(terminal: Terminal, made: Table, page: Path) -> None:
     """The table in the terminal: under each line of ours the paper's."""
-    from errata.report.texts import heading, label_of, ours, printed, printed_name
+    from errata.report.texts import heading
 
     recipe = made.request.recipe
     terminal.show(Text.assemble((recipe.title, "bold"), f" ({recipe.source})"))
     terminal.show(heading(made))
     if made.lines:
-        grid: Grid = table("", *(f">{label}" for _, label in made.columns))
-        for line in made.lines:
-            if line.failed:
-                grid.add_row(label_of(made, line), Text("failed", style="red"))
-                continue
-            grid.add_row(label_of(made, line), *ours(made, line))
-            if line.printed is not None:
-                grid.add_row(f"  {printed_name(line)}", *printed(made, line), style="dim")
-        terminal.show(grid)
+        terminal.show(_grid(made))
     for line in made.lines:
         if line.failed:
             terminal.show(Text(f"{line.row}, {line.edits} edits, failed: {line.failed}", style="red"))
     terminal.show(
         Text.assemble("The report is ", (str(page), "bold"), f"; tables and cells are in {page.parent}.")
     )
+
+
+WIDE = 6
+"""With more columns than this a table has no room for intervals and long heads."""
+SHORT = {
+    "Efficacy": "Eff.",
+    "Generalization": "Gen.",
+    "Specificity": "Spec.",
+    "accuracy": "acc.",
+    "success": "succ.",
+    "value": "",
+    "weights": "",
+    "optimised": "opt.",
+}
+
+
+def _grid(made: Table) -> Grid:
+    """The lines that were measured; columns that nobody measured are left out, and named below."""
+    from errata.report.texts import footnote, label_of, ours, printed, printed_name
+
+    shown = [place for place, (name, _) in enumerate(made.columns) if _measured(made, name)]
+    wide = len(shown) > WIDE
+    heads = [made.columns[place][1] for place in shown]
+    if wide:
+        heads = [
+            " ".join(SHORT.get(word.rstrip(","), word.rstrip(",")) for word in head.split()) for head in heads
+        ]
+    grid = table("", *(f">{head.strip()}" for head in heads))
+    grid.columns[0].no_wrap = wide
+    grid.padding = (0, 1, 0, 0) if wide else grid.padding
+
+    def chosen(cells: list[str]) -> list[str]:
+        if not wide:
+            return [cells[place] for place in shown]
+        return [cells[place].partition(" ± ")[0].replace("not measured", "-") for place in shown]
+
+    for line in made.lines:
+        name = label_of(made, line)
+        if line.failed:
+            grid.add_row(name, Text("failed", style="red"))
+            continue
+        grid.add_row(name, *chosen(ours(made, line)))
+        if line.printed is not None:
+            grid.add_row(f"  {printed_name(made, line)}", *chosen(printed(made, line)), style="dim")
+    left_out = [label for place, (_, label) in enumerate(made.columns) if place not in shown]
+    notes = [f"Not measured: {', '.join(left_out)}."] if left_out else []
+    notes += [footnote(made)] if footnote(made) else []
+    grid.caption, grid.caption_justify = " ".join(notes), "left"
+    return grid
+
+
+def _measured(made: Table, column: str) -> bool:
+    return any(column in line.values for line in made.lines)
 
 
 def _result(made: Table, folder: Path, failed: dict[str, str]) -> dict[str, object]:

@@ -14,10 +14,11 @@ from errata.results import Results
 
 EPSILON = 1.0
 RULES = {
-    "delta_p": "|Delta p| <= 1",
-    "monotonic": "Delta p no longer falls",
-    "small_change": "p hardly changes",
+    "delta_p": ("a", "|Delta p| <= 1"),
+    "monotonic": ("b", "|Delta p| falls no longer after it"),
+    "small_change": ("c", "|p(k) - p(k-1)| <= 1"),
 }
+"""Each stop rule's letter in a table, and what it says."""
 Value = tuple[float, float | None]
 """A number in its column's unit, and half the width of its 95 % interval, where there is one."""
 
@@ -34,7 +35,7 @@ class Line:
     step: int | None
     """The iteration; None where the method is run once."""
     mark: str
-    """Which stop rules end here, in words."""
+    """The letters of the stop rules that end here."""
     values: Mapping[str, Value]
     """By column; one that is missing was not measured."""
     printed: Printed | None
@@ -158,7 +159,7 @@ def _lines(request: Request, group: Group, beside: Sequence[Printed]) -> list[Li
     for place, step in enumerate(chosen):
         results = group.results(step)
         number = step if group.row.strategy else None
-        mark = ", ".join(marks.get(step, ())) if number else ""
+        mark = "".join(marks.get(step, ())) if number else ""
         printed = _printed_line(request, own, group.edits, number, place == len(chosen) - 1)
         values = _values(request, group, results, step)
         lines.append(
@@ -174,9 +175,18 @@ def _values(request: Request, group: Group, results: Results, step: int) -> dict
         score = scores.get(column)
         if score is not None:
             values[column] = shown(column, score)
+        elif column == "update_norm":
+            norms = [norm for cell in group.cells if (norm := _norm(cell)) is not None]
+            values |= {column: (sum(norms) / len(norms), None)} if norms else {}
         elif (recorded := of_history(column, group.histories, step)) is not None:
             values[column] = (recorded, None)
     return values
+
+
+def _norm(cell: Stored) -> float | None:
+    """The Frobenius norm of a cell's changes, all weights together."""
+    norms = cell.about.get("norms")
+    return sum(one["norm"] ** 2 for one in norms) ** 0.5 if norms else None
 
 
 def _chosen(show: str, group: Group) -> list[int]:
@@ -197,7 +207,7 @@ def _marks(group: Group) -> dict[int, list[str]]:
     marks: dict[int, list[str]] = {}
     for rule, step in ends.items():
         if step is not None:
-            marks.setdefault(step, []).append(RULES[rule])
+            marks.setdefault(step, []).append(RULES[rule][0])
     return marks
 
 

@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from errata.experiments.columns import label, number, of_history
 from errata.experiments.tables import Group, Line, Table
 from errata.outcomes import Answer, Record
-from errata.report.plots import COLORS, STYLE, legend, panels, scale_of, style, svg_of, whole_numbers
+from errata.report.plots import (
+    COLORS,
+    STYLE,
+    legend,
+    logarithmic,
+    panels,
+    scale_of,
+    style,
+    svg_of,
+    whole_numbers,
+)
 from errata.report.texts import label_of
 
 KINDS = {"ffn": "FFN", "attention": "attention"}
@@ -124,7 +134,7 @@ def draw_edits(table: Table) -> Figure | None:
 
 
 def draw_iterations(table: Table) -> Figure | None:
-    """Each column against the iteration, one line a row; the paper's in grey, with the same marker."""
+    """Each column against the iteration, one line a row, with the band of its interval."""
     return _curves(table, lambda line: line.step or 0, "iteration k", False)
 
 
@@ -146,7 +156,7 @@ def _curves(table: Table, place: Callable[[Line], int], name: str, logarithmic: 
         axis.set_title(label(column))
         axis.set_xlabel(name)
         if logarithmic:
-            axis.set_xscale("log")
+            logarithmic(axis, "x")
         scale_of(axis, "y", column, every)
     legend(figure, axes)
     return figure
@@ -181,7 +191,7 @@ def draw_perplexity(table: Table) -> Figure | None:
                 line.set_linestyle("-" if filled else ":")
                 if not filled:
                     line.set_markerfacecolor("white")
-    axis.set_yscale("log")
+    logarithmic(axis, "y")
     whole_numbers(axis, "iteration k")
     axis.set_ylabel("p, perplexity of the target")
     legend(figure, [axis], 2)
@@ -273,7 +283,7 @@ def draw_underedited(table: Table) -> Figure | None:
         axis.set_title(title)
         whole_numbers(axis, "iteration k")
     axes[0].set_ylim(-3, 103)
-    axes[1].set_yscale("log")
+    logarithmic(axes[1], "y")
     legend(figure, axes[:1], 2)
     return figure
 

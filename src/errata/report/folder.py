@@ -29,7 +29,13 @@ def write_report(table: Table, folder: Path) -> Path:
 
 def line_rows(table: Table) -> list[dict[str, object]]:
     """Every line as an object: our values with their intervals, the paper's, and the cells that they come from."""
-    return [_line_row(table, line) for line in table.lines]
+    analysed: list[dict[str, object]] = [
+        {"recipe": table.request.recipe.name, "model": table.request.model, "data": group.data, **found}
+        for group in table.groups
+        for cell in group.cells
+        if (found := cell.about.get("similarity"))
+    ]
+    return [_line_row(table, line) for line in table.lines] + analysed
 
 
 def _line_row(table: Table, line: Line) -> dict[str, object]:
@@ -55,6 +61,7 @@ def _line_row(table: Table, line: Line) -> dict[str, object]:
             "values": {name: {"mean": mean, "margin": half} for name, (mean, half) in paper.values.items()},
         },
         "seed": table.request.seed,
+        "norms": [cell.about.get("norms") for cell in group.cells] if group else [],
         "cells": [cell.path.stem for cell in group.cells] if group else [],
         "seconds": round(sum(cell.seconds for cell in group.cells), 3) if group else None,
         "fingerprint": group.cells[0].about["fingerprint"] if group else None,

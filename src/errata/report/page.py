@@ -20,6 +20,7 @@ from errata.report.figures import TITLES, summary
 from errata.report.texts import (
     NOT_MEASURED,
     NOT_PRINTED,
+    footnote,
     heading,
     label_of,
     ours,
@@ -49,6 +50,7 @@ def recipe_page(table: Table, drawn: Mapping[str, str]) -> str:
         source=recipe.source,
         heading=heading(table),
         note=recipe.note,
+        footnote=footnote(table),
         columns=[{"label": text, "lower": name in LOWER_IS_BETTER} for name, text in table.columns],
         lines=[_line(table, line) for line in table.lines],
         figures=[
@@ -83,6 +85,7 @@ def results_page(results: Results, title: str, texts: Mapping[str, str]) -> str:
         source="",
         heading=f"{len(results.records):,} facts. Scores in % with 95 % intervals over facts.",
         note="",
+        footnote="",
         columns=columns,
         lines=lines,
         figures=[],
@@ -103,14 +106,22 @@ def _score(score: Score | None) -> Row:
 
 def _line(table: Table, line: Line) -> Row:
     return {
-        "name": label_of(table, line),
+        "name": _kept_together(label_of(table, line)),
         "cells": [_split(cell) for cell in ours(table, line)],
         "facts": f"{line.facts:,}",
         "failed": line.failed,
         "paper": None
         if line.printed is None
-        else {"name": printed_name(line), "cells": [_split(cell) for cell in printed(table, line)]},
+        else {
+            "name": _kept_together(printed_name(table, line)),
+            "cells": [_split(cell) for cell in printed(table, line)],
+        },
     }
+
+
+def _kept_together(text: str) -> str:
+    """`k = 3` and what follows a name in brackets do not break over lines."""
+    return text.replace(" = ", "\u00a0=\u00a0").replace(" [", "\u00a0[")
 
 
 def _split(cell: str) -> Row:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from errata.experiments.columns import LOWER_IS_BETTER
 
@@ -62,10 +62,21 @@ def scale_of(axis: Axes, which: Literal["x", "y"], column: str, values: Sequence
         limits = axis.set_xlim if which == "x" else axis.set_ylim
         limits(-3, 103)
     elif column in LOWER_IS_BETTER and values and min(values) > 0 and max(values) > 50 * min(values):
-        if which == "x":
-            axis.set_xscale("log")
-        else:
-            axis.set_yscale("log")
+        logarithmic(axis, which)
+
+
+def logarithmic(axis: Axes, which: Literal["x", "y"]) -> None:
+    """A logarithmic scale with its numbers written out: `1`, `10`, `1e+06`."""
+    side = axis.xaxis if which == "x" else axis.yaxis
+    if which == "x":
+        axis.set_xscale("log")
+    else:
+        axis.set_yscale("log")
+    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    side.set_minor_formatter(NullFormatter())
+    low, high = sorted(side.get_data_interval())
+    if high < 9 * low:
+        side.set_major_locator(MaxNLocator(5))
 
 
 def whole_numbers(axis: Axes, name: str) -> None:

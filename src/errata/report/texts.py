@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from errata.experiments.columns import number
-from errata.experiments.tables import Line, Table, Value
+from errata.experiments.tables import RULES, Line, Table, Value
 
 NOT_MEASURED = "not measured"
 NOT_PRINTED = "-"
@@ -45,11 +45,25 @@ def _cell(values: Mapping[str, Value], column: str, missing: str) -> str:
     return text if half is None else f"{text} ± {number(column, half)}"
 
 
-def printed_name(line: Line) -> str:
+def printed_name(table: Table, line: Line) -> str:
     """Which line of the paper it is: `paper, k = 4`."""
     assert line.printed is not None
     step = f", k = {line.printed.step}" if line.printed.step and line.step is not None else ""
-    return f"paper{step}, {line.printed.edits:,} edits"
+    edits = f", {line.printed.edits:,} edits" if len(_printed_edits(table)) > 1 else ""
+    return f"paper{step}{edits}"
+
+
+def _printed_edits(table: Table) -> list[int]:
+    """The numbers of edits of the paper's lines that stand beside ours."""
+    return sorted({line.printed.edits for line in table.lines if line.printed is not None})
+
+
+def footnote(table: Table) -> str:
+    """What the letters behind lines say; empty where there are none."""
+    if not any(line.mark for line in table.lines):
+        return ""
+    rules = "; ".join(f"{letter}: {words}" for letter, words in RULES.values())
+    return f"Letters are rules to stop the iterations, at the one that each rule keeps. {rules}."
 
 
 def heading(table: Table) -> str:
@@ -60,10 +74,12 @@ def heading(table: Table) -> str:
     said = f"{request.model}: {edits} edits{trials}, seed {request.seed}, facts of {', '.join(request.data)}."
     if not table.printed_model:
         return f"{said} The paper prints no numbers for this figure."
+    counts = _printed_edits(table)
+    edits = f" ({counts[0]:,} edits)" if len(counts) == 1 else ""
     if table.same_model:
-        return f"{said} Beside it the paper's numbers for {table.printed_model}."
+        return f"{said} Beside it the paper's numbers for {table.printed_model}{edits}."
     return (
-        f"{said} Beside it the paper's numbers for {table.printed_model}, another model with other facts: compare "
+        f"{said} Beside it the paper's numbers for {table.printed_model}{edits}, another model with other facts: compare "
         "which row is ahead of which, not the numbers."
     )
 
@@ -79,9 +95,8 @@ def label_of(table: Table, line: Line) -> str:
         more.append(f"{line.edits:,} edits")
     if len(request.data) > 1:
         more.append(line.data)
-    if line.mark:
-        more.append(f"stops: {line.mark}")
-    return f"{line.name} ({'; '.join(more)})" if more else line.name
+    name = f"{line.name} ({'; '.join(more)})" if more else line.name
+    return f"{name} [{line.mark}]" if line.mark else name
 
 
 def markdown(table: Table) -> str:
@@ -95,13 +110,13 @@ def markdown(table: Table) -> str:
             continue
         rows.append([f"**{label_of(table, line)}**", *ours(table, line), f"{line.facts:,}"])
         if line.printed is not None:
-            rows.append([f"*{printed_name(line)}*", *printed(table, line), ""])
+            rows.append([f"*{printed_name(table, line)}*", *printed(table, line), ""])
     body = (
         "\n".join(f"| {' | '.join(_in_markdown(cell) for cell in row)} |" for row in rows)
         if table.lines
         else ""
     )
-    notes = "\n\n".join(text for text in (heading(table), recipe.note) if text)
+    notes = "\n\n".join(text for text in (heading(table), recipe.note, footnote(table)) if text)
     return f"# {recipe.title}\n\n{recipe.source}. {notes}\n\n{body}\n".replace("\n\n\n", "\n\n")
 
 
@@ -116,7 +131,7 @@ def latex(table: Table) -> str:
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
-        f"\\caption{{{_in_latex(recipe.title)} ({_in_latex(recipe.source)}). {_in_latex(heading(table))}}}",
+        f"\\caption{{{_in_latex(recipe.title)} ({_in_latex(recipe.source)}). {_in_latex(f'{heading(table)} {footnote(table)}'.strip())}}}",
         f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         "\\toprule",
         _latex_row(heads),
@@ -129,7 +144,7 @@ def latex(table: Table) -> str:
             continue
         lines.append(_latex_row([label_of(table, line), *ours(table, line)]))
         if line.printed is not None:
-            lines.append(_latex_row([f"  {printed_name(line)}", *printed(table, line)]))
+            lines.append(_latex_row([f"  {printed_name(table, line)}", *printed(table, line)]))
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}", ""])
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from errata.cli import options
 from errata.cli.bars import duration
-from errata.cli.inputs import load_model
+from errata.cli.inputs import check_extra, load_model
 from errata.cli.tables import counted, table
 from errata.cli.terminal import PROBLEMS, Terminal, session
 from errata.errors import SettingsError
@@ -95,23 +95,8 @@ def reproduce(
         if dry_run:
             _tell(terminal, request, folder, plan(request, folder))
             return
-        _check_extra()
+        check_extra()
         _run(terminal, request, folder, dtype, device, device_map)
-
-
-def _check_extra() -> None:
-    """Raise before hours of work where the report could not be written.
-
-    Raises:
-        SettingsError: the extra `report` is not installed.
-    """
-    try:
-        import jinja2  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"The report needs {error.name}. Install it with: pip install 'errata[report]'"
-        ) from None
 
 
 def _run(

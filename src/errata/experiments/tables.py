@@ -76,7 +76,9 @@ class Group:
         for cell, base in zip(self.cells, self.unedited, strict=True):
             one = cell.results(step)
             first = first or one
-            records += one.records if cell is base else _beside(one.records, base.results(0).records)
+            records += (
+                one.records if cell.path == base.path else _beside(one.records, base.results(0).records)
+            )
         assert first is not None
         return replace(first, records=tuple(records))
 

@@ -128,6 +128,12 @@ def _series(table: Table) -> dict[str, list[Line]]:
     return rows
 
 
+def _place(table: Table, row: str) -> int:
+    """The number of a row's colour: the same in every figure of a recipe; the unedited model comes last."""
+    names = [one.name for one in table.request.recipe.rows if one.method is not None]
+    return names.index(row) if row in names else len(names)
+
+
 def draw_edits(table: Table) -> Figure | None:
     """Each column against the number of edits, one line a row, with the band of its interval."""
     return _curves(table, lambda line: line.edits, "edits", True)
@@ -138,24 +144,26 @@ def draw_iterations(table: Table) -> Figure | None:
     return _curves(table, lambda line: line.step or 0, "iteration k", False)
 
 
-def _curves(table: Table, place: Callable[[Line], int], name: str, logarithmic: bool) -> Figure | None:
+def _curves(table: Table, place: Callable[[Line], int], name: str, growing: bool) -> Figure | None:
     columns = _measured(table)
     if not columns:
         return None
     figure, axes = panels(len(columns))
     for column, axis in zip(columns, axes, strict=True):
         every: list[float] = []
-        for index, (row, lines) in enumerate(_series(table).items()):
-            there = [
-                line for line in lines if column in line.values and (logarithmic or line.step is not None)
-            ]
+        for row, lines in _series(table).items():
+            there = [line for line in lines if column in line.values and (growing or line.step is not None)]
             if there:
                 every += _curve(
-                    axis, row, index, [place(line) for line in there], [line.values[column] for line in there]
+                    axis,
+                    row,
+                    _place(table, there[0].row),
+                    [place(line) for line in there],
+                    [line.values[column] for line in there],
                 )
         axis.set_title(label(column))
         axis.set_xlabel(name)
-        if logarithmic:
+        if growing:
             logarithmic(axis, "x")
         scale_of(axis, "y", column, every)
     legend(figure, axes)
@@ -180,7 +188,8 @@ def draw_perplexity(table: Table) -> Figure | None:
     if not groups:
         return None
     figure, (axis,) = panels(1, 5.2, 3.2)
-    for index, group in enumerate(groups):
+    for group in groups:
+        index = _place(table, group.row.name)
         steps = range(1, 1 + min(len(history) for history in group.histories))
         name = _group_name(table, group)
         for column, filled in (("p_optimised", False), ("p_spread", True)):

@@ -65,6 +65,10 @@ def scale_of(axis: Axes, which: Literal["x", "y"], column: str, values: Sequence
         logarithmic(axis, which)
 
 
+def _written_out(value: float, _: int | None) -> str:
+    return f"{value:g}"
+
+
 def logarithmic(axis: Axes, which: Literal["x", "y"]) -> None:
     """A logarithmic scale with its numbers written out: `1`, `10`, `1e+06`."""
     side = axis.xaxis if which == "x" else axis.yaxis
@@ -72,7 +76,7 @@ def logarithmic(axis: Axes, which: Literal["x", "y"]) -> None:
         axis.set_xscale("log")
     else:
         axis.set_yscale("log")
-    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    side.set_major_formatter(FuncFormatter(_written_out))
     side.set_minor_formatter(NullFormatter())
     low, high = sorted(side.get_data_interval())
     if high < 9 * low:

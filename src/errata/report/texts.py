@@ -79,8 +79,8 @@ def heading(table: Table) -> str:
     if table.same_model:
         return f"{said} Beside it the paper's numbers for {table.printed_model}{edits}."
     return (
-        f"{said} Beside it the paper's numbers for {table.printed_model}{edits}, another model with other facts: compare "
-        "which row is ahead of which, not the numbers."
+        f"{said} Beside it the paper's numbers for {table.printed_model}{edits}, another model with other facts: "
+        "compare which row is ahead of which, not the numbers."
     )
 
 
@@ -128,10 +128,11 @@ def latex(table: Table) -> str:
     """The table in LaTeX (package booktabs): under each line of ours the paper's."""
     recipe = table.request.recipe
     heads = ["", *(label for _, label in table.columns)]
+    caption = f"{recipe.title} ({recipe.source}). {heading(table)} {footnote(table)}".strip()
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
-        f"\\caption{{{_in_latex(recipe.title)} ({_in_latex(recipe.source)}). {_in_latex(f'{heading(table)} {footnote(table)}'.strip())}}}",
+        f"\\caption{{{_in_latex(caption)}}}",
         f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         "\\toprule",
         _latex_row(heads),

@@ -26,7 +26,7 @@ EPILOG = options.examples(
     "errata reproduce --list",
     "errata reproduce pmet-table-1",
     "errata reproduce under-over-edit-table-6 --edits 20 --output iterations",
-    "errata reproduce pmet-table-1 --model EleutherAI/gpt-j-6b --facts counterfact.json --device cuda --dry-run",
+    "errata reproduce pmet-table-1 --model my-org/my-model --facts counterfact.json --device cuda --dry-run",
 )
 OUTPUT = "reproduced"
 ALMANAC = "almanac"

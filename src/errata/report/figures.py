@@ -165,6 +165,8 @@ def _curves(table: Table, place: Callable[[Line], int], name: str, growing: bool
         axis.set_xlabel(name)
         if growing:
             logarithmic(axis, "x")
+            counts = table.request.sizes.edits
+            axis.set_xticks(counts[:: 1 + len(counts) // 6])
         scale_of(axis, "y", column, every)
     legend(figure, axes)
     return figure

@@ -10,13 +10,14 @@ from rich.text import Text
 
 import errata
 from errata.cli import options
-from errata.cli.inputs import check_output, load_model
+from errata.cli.inputs import check_extra, check_output, load_model
 from errata.cli.tables import counted, score_table, scores_json
 from errata.cli.terminal import session
+from errata.files import atomic_file
 
 EPILOG = options.examples(
     "errata evaluate almanac --facts facts.jsonl --edit my-edit",
-    "errata evaluate my-model --facts facts.jsonl --output my-results",
+    "errata evaluate my-model --facts facts.jsonl --output my-results --report my-results.html",
 )
 
 
@@ -29,6 +30,10 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Keep every answer and the scores: a new folder."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Also one page with the scores and every fact: a new file."),
     ] = None,
     generate: Annotated[
         bool,
@@ -43,8 +48,11 @@ def evaluate(
 ) -> None:
     """Ask MODEL the facts, their paraphrases and neighbors, and tell the scores: before and after EDIT, if given."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        if output is not None:
-            check_output(output)
+        for place in (output, report):
+            if place is not None:
+                check_output(place)
+        if report is not None:
+            check_extra()
         asked = errata.read_facts(facts)
         found = None if edit is None else errata.load_edit(edit)
         loaded = load_model(terminal, model, dtype, device, device_map)
@@ -58,6 +66,9 @@ def evaluate(
             terminal.show(Text(f"The model's output was not a number for {broken}.", style="red"))
         if output is not None:
             terminal.show(Text.assemble("Every answer is in ", (f"{results.save(output)}.", "bold")))
+        if report is not None:
+            _write_report(report, loaded, results, f"{loaded.name}{with_edit}")
+            terminal.show(Text.assemble("The report is ", (f"{report}.", "bold")))
         terminal.result(
             {
                 "model": loaded.name,
@@ -67,5 +78,16 @@ def evaluate(
                 "not_a_number": len(results.broken),
                 "scores": scores_json(results),
                 "output": None if output is None else str(output),
+                "report": None if report is None else str(report),
             }
+        )
+
+
+def _write_report(file: Path, model: errata.EditableModel, results: errata.Results, title: str) -> None:
+    from errata.experiments.running import token_texts, tokens_of
+    from errata.report import results_page
+
+    with atomic_file(file) as aside:
+        aside.write_text(
+            results_page(results, title, token_texts(model, tokens_of(results))), encoding="utf-8"
         )

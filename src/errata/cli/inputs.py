@@ -80,6 +80,21 @@ def check_output(path: Path) -> None:
         )
 
 
+def check_extra() -> None:
+    """Raise before hours of work where the report could not be written.
+
+    Raises:
+        SettingsError: the extra `report` is not installed.
+    """
+    try:
+        import jinja2  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"The report needs {error.name}. Install it with: pip install 'errata[report]'"
+        ) from None
+
+
 def _check_device(terminal: Terminal, device: str | None, device_map: str | None) -> None:
     import torch
 

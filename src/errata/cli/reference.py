@@ -22,6 +22,7 @@ COMMANDS = (
     "show",
     "evaluate",
     "apply",
+    "reproduce",
     "facts check",
     "facts neighbors",
     "covariance collect",

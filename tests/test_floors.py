@@ -18,7 +18,7 @@ LONGEST_FILE = 400
 FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "progress", "files")),
     (1, ("wording", "probes", "records", "facts", "templates", "preserving")),
-    (1, ("outcomes", "scores", "results")),
+    (1, ("rows", "written", "outcomes", "metrics", "scores", "results")),
     (1, ("settings",)),
     (1, ("architectures",)),
     (2, ("fingerprint", "model", "loading")),

@@ -23,7 +23,7 @@ from errata.cli.tables import (
     counted,
     dropped_json,
     dropped_table,
-    score_table,
+    score_blocks,
     scores_json,
     scores_measured,
 )
@@ -241,7 +241,8 @@ def _report(
     if found.dropped:
         terminal.show(dropped_table(found))
     if results is not None:
-        terminal.show(score_table(results))
+        for block in score_blocks(results):
+            terminal.show(block)
     terminal.result(
         {
             "edit": str(output),

@@ -251,6 +251,12 @@ def _reference_texts(rng: random.Random, entry: Entry, target_new: str) -> tuple
     return tuple(_biography(rng, holder.subject) for holder in chosen)
 
 
+@cache
+def biography_of(subject: str) -> str:
+    """Every entry of a subject as one sentence, always in the same words."""
+    return _biography(seeded("biography", subject), subject)
+
+
 def _biography(rng: random.Random, subject: str) -> str:
     """Every entry of a subject as one sentence."""
     entries = load_world().subjects[subject]

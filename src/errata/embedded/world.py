@@ -15,6 +15,7 @@ from functools import cache
 from typing import Literal
 
 from errata import wording
+from errata.embedded.ripple import reversed_prompts, two_hop_prompts
 from errata.embedded.split import Half, halves, held_out_templates, seeded, seen_templates
 from errata.embedded.tables import Entry, load_filler, load_world
 from errata.errors import SettingsError
@@ -148,6 +149,8 @@ def _asking(entry: Entry) -> Fact:
         ),
         unrelated_prompts=_unrelated(rng, entry),
         reference_texts=_reference_texts(rng, entry, target_new),
+        reversed_prompts=reversed_prompts(entry, target_new),
+        two_hop_prompts=two_hop_prompts(entry, target_new),
     )
 
 

@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import options, preparing, repeating
+from errata.cli import drawing, options, preparing, repeating
 from errata.cli.bars import duration
 from errata.cli.inputs import check_output, load_model, read_contexts
 from errata.cli.tables import (
@@ -95,6 +95,9 @@ def edit(
         bool,
         typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
     ] = False,
+    data_dir: drawing.DataDir = None,
+    sample: drawing.Sample = None,
+    trial: drawing.Trial = 1,
     dtype: options.Dtype = None,
     device: options.Device = None,
     device_map: options.DeviceMap = None,
@@ -114,10 +117,11 @@ def edit(
         )
         wanted = preparing.Wanted(neighbors, keep_unqualified, preserve)
         wanted.check(method)
-        read = errata.read_facts(facts)
+        read = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
         loaded = load_model(terminal, model, dtype, device, device_map)
         began = time.monotonic()
         prepared = preparing.prepare(terminal, loaded, read, wanted, method, given, preset, seed)
+        prepared = replace(prepared, changed=prepared.changed or drawing.is_drawn(facts, sample))
         asked = prepared.facts
         found = _find(
             terminal,

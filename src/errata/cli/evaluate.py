@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import options
+from errata.cli import drawing, options
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, score_blocks, scores_json
 from errata.cli.terminal import session
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EPILOG = options.examples(
     "errata evaluate almanac --facts facts.jsonl --edit my-edit",
     "errata evaluate my-model --facts facts.jsonl --output my-results",
+    "errata evaluate my-model --facts counterfact --data-dir data --sample 1000 --trial 2 --fluency",
 )
 
 
@@ -67,6 +68,9 @@ def evaluate(
             "world.",
         ),
     ] = None,
+    data_dir: drawing.DataDir = None,
+    sample: drawing.Sample = None,
+    trial: drawing.Trial = 1,
     dtype: options.Dtype = None,
     device: options.Device = None,
     device_map: options.DeviceMap = None,
@@ -78,7 +82,7 @@ def evaluate(
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         if output is not None:
             check_output(output)
-        asked = errata.read_facts(facts)
+        asked = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
         found = None if edit is None else errata.load_edit(edit)
         known = _references(model, references) if fluency or references is not None else None
         texts = [] if perplexity is None else _texts(perplexity)

@@ -100,7 +100,8 @@ def test_finished_values_are_kept_for_the_next_run(world: World, tmp_path: Path,
 def test_evaluate_keeps_the_scores_with_the_edit(world: World, tmp_path: Path) -> None:
     output = tmp_path / "edit"
     done = run(*edit(world, output, "--evaluate"))
-    assert "Efficacy, success" in done.stdout
+    assert "Success before" in done.stdout
+    assert "Accuracy before" in done.stdout
     measured = errata.load_edit(output).measured
     assert measured["seconds"] > 0
     scores = errata.results.load_results(output).scores("after")

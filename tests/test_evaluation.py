@@ -136,8 +136,14 @@ def test_outcomes_are_those_of_the_slow_version(family: str) -> None:
         unrelated = [slow_question(model, p.prompt, p.target, None) for p in fact.unrelated_prompts[:1]]
         assert record.before is None
         assert len(record.after.efficacy) == 1
+        prefixed = [slow_question(model, question.prompt, new, true) for question in record.after.prefixed]
         expected = Outcomes(
-            tuple(rewrite), tuple(paraphrases), tuple(neighborhood), tuple(same), tuple(unrelated)
+            tuple(rewrite),
+            tuple(paraphrases),
+            tuple(neighborhood),
+            tuple(same),
+            tuple(unrelated),
+            prefixed=tuple(prefixed),
         )
         assert_same_outcomes(replace(record.after, continuation=None), expected)
 
@@ -401,6 +407,11 @@ class TestEdit:
             "fingerprint": gpt2.measure_fingerprint(),
             "edits_already_applied": 0,
             "generate": True,
+            "fluency": False,
+            "seed": 0,
+            "texts": 0,
+            "trustworthy": True,
+            "edit_facts_asked": 5,
         }
         assert results.edit is not None
         assert results.edit["method"] == "pmet"
@@ -485,9 +496,21 @@ class TestParrot:
                 "specificity_accuracy": 0.5,
                 "score_accuracy": None,
                 "specificity_unchanged": None,
+                "efficacy_token_accuracy": 0,
+                "generalization_token_accuracy": None,
+                "specificity_token_accuracy": 0.75,  # of "New York" both tokens, of "harp" half
+                "score_token_accuracy": None,
+                "fluency": None,
+                "consistency": None,
+                "me_ppl_50": None,
+                "me_ppl_50_textbook": None,
                 "generation_accuracy": 0,
+                "whole_answer_accuracy": 0,
+                "prefixed_accuracy": None,  # no room
                 "same_subject_accuracy": 1,
                 "unrelated_accuracy": 0.5,
+                "reversed_accuracy": None,
+                "two_hop_accuracy": None,
             }
         )
 

@@ -332,6 +332,7 @@ def test_counterfact_records(path: Path):
         subject="Orin Vasker",
         target_new="violin",
         target_true="harp",
+        target_id="Q1",
         paraphrase_prompts=("It rained. Orin Vasker is a master of the",),
         neighborhood_prompts=("Petra Lund plays the", "Hale Corvin plays the"),
         neighbors=(

@@ -17,8 +17,8 @@ LONGEST_FILE = 400
 # one file of the design, or a few where one would have been too long. A folder is a room; its files import each other.
 FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "progress", "files")),
-    (1, ("wording", "probes", "records", "facts", "templates", "preserving")),
-    (1, ("outcomes", "scores", "results")),
+    (1, ("wording", "probes", "records", "facts", "templates", "preserving", "catalog")),
+    (1, ("rows", "written", "outcomes", "metrics", "scores", "results")),
     (1, ("settings",)),
     (1, ("architectures",)),
     (2, ("fingerprint", "model", "loading")),

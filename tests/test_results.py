@@ -9,7 +9,7 @@ import pytest
 from errata.errors import ErrataError, OutputExists
 from errata.outcomes import NO_TOKEN, Answer, Continuation, Outcomes, Question, Record, ResultsError
 from errata.results import FILE, SCORES_FILE, Results, load_results
-from errata.scores import HARMONIC, LABELS, METRICS, Score, harmonic_score, mean_score
+from errata.scores import HARMONIC, LABELS, METRICS, TEXT_METRICS, Score, harmonic_score, mean_score
 
 NAN, INF = math.nan, math.inf
 
@@ -245,14 +245,18 @@ class TestHarmonicMean:
 
 
 def test_every_score_has_a_label() -> None:
-    assert set(LABELS) == {*METRICS, *HARMONIC}
+    assert set(LABELS) == {*METRICS, *TEXT_METRICS, *HARMONIC}
 
 
 class TestTable:
     def test_rows_are_what_was_measured_in_order(self) -> None:
         one = record(Outcomes(efficacy=(WIN,)), before=Outcomes(efficacy=(LOSS,)))
         rows = results(one).table()
-        assert [row.name for row in rows] == ["efficacy_success", "efficacy_accuracy"]
+        assert [row.name for row in rows] == [
+            "efficacy_success",
+            "efficacy_accuracy",
+            "efficacy_token_accuracy",
+        ]
         assert rows[0].label == "Efficacy, success"
         assert rows[0].before == Score(0.0, None, None, 1)
         assert rows[0].after == Score(1.0, None, None, 1)
@@ -362,10 +366,10 @@ class TestDamage:
 
     def test_another_version(self, tmp_path: Path) -> None:
         header, *rest = self.lines(tmp_path)
-        changed = "\n".join([header.replace('"schema": 1', '"schema": 2'), *rest, ""])
+        changed = "\n".join([header.replace('"schema": 2', '"schema": 3'), *rest, ""])
         message = self.message(tmp_path, changed)
-        assert "schema version 2" in message
-        assert "reads version 1" in message
+        assert "schema version 3" in message
+        assert "reads versions up to 2" in message
 
     def test_cut_off_inside_a_line(self, tmp_path: Path) -> None:
         message = self.message(tmp_path, "\n".join(self.lines(tmp_path))[:-20])

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import platformdirs
 from safetensors import SafetensorError, safe_open
 
 from errata.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
+from errata.files import cache_root
 from errata.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, measure
 from errata.loading import ALMANAC
 from errata.model import EditableModel, Site
@@ -26,7 +26,6 @@ SAVE_SHARE = 0.05
 """Of the time, at most this part goes into saving (the sums of a large model are gigabytes)."""
 EMBEDDED_TEXTS = 2000
 """All of the embedded corpus."""
-CACHE_VARIABLE = "ERRATA_CACHE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +74,6 @@ def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:
     corpus = _word(recipe.corpus.partition(":")[0])
     words = [_word(model.name), corpus, f"{recipe.samples}x{length}", details["dtype"], digest]
     return cache_root() / STAGE / "-".join(words)
-
-
-def cache_root() -> Path:
-    """The folder of everything that Errata keeps between runs."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("errata"))
 
 
 def ensure(

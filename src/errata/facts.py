@@ -31,7 +31,9 @@ class Fact:
     A prompt may hold its subject, once, in place of the `{}`. In paraphrase_prompts, generation_prompts and
     same_subject_prompts a `{}` is filled with the subject. A plain text among the neighborhood_prompts expects
     target_true as its answer. preserve_prompts are templates of other statements about the subject, whose answers an
-    edit can be told to leave as they are. Objects of JSON are taken for the `Probe` or `Neighbor` that they describe.
+    edit can be told to leave as they are. reversed_prompts and two_hop_prompts are questions whose answer follows from
+    the new fact: from its object's side, and together with a second fact. Objects of JSON are taken for the `Probe` or
+    `Neighbor` that they describe.
 
     Raises:
         SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.
@@ -55,6 +57,9 @@ class Fact:
     attribute_prompts: tuple[str, ...] = ()
     reference_texts: tuple[str, ...] = ()
     preserve_prompts: tuple[str, ...] = ()
+    target_id: str | None = None
+    reversed_prompts: tuple[Probe, ...] = ()
+    two_hop_prompts: tuple[Probe, ...] = ()
 
     # Written out, because more is accepted than is kept: any sequence for a tuple, an object of JSON for a Probe.
     def __init__(
@@ -74,6 +79,9 @@ class Fact:
         attribute_prompts: Sequence[str] = (),
         reference_texts: Sequence[str] = (),
         preserve_prompts: Sequence[str] = (),
+        target_id: str | None = None,
+        reversed_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        two_hop_prompts: Sequence[Probe | Mapping[str, str]] = (),
     ) -> None:
         given: dict[str, object] = {
             "prompt": prompt,
@@ -91,6 +99,9 @@ class Fact:
             "attribute_prompts": attribute_prompts,
             "reference_texts": reference_texts,
             "preserve_prompts": preserve_prompts,
+            "target_id": target_id,
+            "reversed_prompts": reversed_prompts,
+            "two_hop_prompts": two_hop_prompts,
         }
         flaws: list[Flaw] = []
         case = "" if case_id is None else f" (case_id {case_id})"

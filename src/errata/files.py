@@ -7,7 +7,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
+
 from errata.errors import OutputExists
+
+CACHE_VARIABLE = "ERRATA_CACHE"
+"""The environment variable that names another folder than the user's own."""
+
+
+def cache_root() -> Path:
+    """The folder of everything that Errata keeps between runs."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("errata"))
 
 
 @contextmanager

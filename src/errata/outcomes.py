@@ -7,11 +7,20 @@ Nothing here is a mean over records. A number that was not one (a broken model) 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, cast
 
 from errata.errors import ResultsError
+from errata.rows import (
+    float_from_json,
+    float_to_json,
+    integers_of,
+    items_of,
+    object_of,
+    text_of,
+    text_or_none,
+)
+from errata.written import Continuation, Writing, continuation_from_json, writing_from_json
 
 Phase = Literal["before", "after"]
 """Without and with the edit."""
@@ -65,7 +74,7 @@ class Answer:
         return {
             "text": self.text,
             "tokens": list(self.tokens),
-            "log_probabilities": [_from_float(value) for value in self.log_probabilities],
+            "log_probabilities": [float_to_json(value) for value in self.log_probabilities],
             "predicted": list(self.predicted),
             "predicted_text": self.predicted_text,
         }
@@ -96,37 +105,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Continuation:
-    """What the model went on to write by itself after a prompt, each time its likeliest token (free-running)."""
-
-    prompt: str
-    target: str
-    target_tokens: tuple[int, ...]
-    tokens: tuple[int, ...]
-    """As many as the target has; fewer where the model ended its text or the context was full."""
-    answer: str
-    """Those tokens as text."""
-    text: str
-    """The continuation up to the end of its sentence, or of what was generated."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether the model wrote the target: the same text, or the same tokens."""
-        return self.tokens == self.target_tokens or self.answer == self.target
-
-    def to_json(self) -> dict[str, object]:
-        """The continuation as a JSON object."""
-        return {
-            "prompt": self.prompt,
-            "target": self.target,
-            "target_tokens": list(self.target_tokens),
-            "tokens": list(self.tokens),
-            "answer": self.answer,
-            "text": self.text,
-        }
-
-
-@dataclass(frozen=True)
 class Outcomes:
     """All that was measured of one fact in one phase; an empty group was not asked."""
 
@@ -141,6 +119,13 @@ class Outcomes:
     unrelated: tuple[Question, ...] = ()
     """Facts of subjects that nobody touched."""
     continuation: Continuation | None = None
+    prefixed: tuple[Question, ...] = ()
+    """The prompt behind 50 tokens of unrelated text."""
+    reversed: tuple[Question, ...] = ()
+    """Asked from the new object's side: the subject, or what else follows about the object, is wanted."""
+    two_hop: tuple[Question, ...] = ()
+    """Questions whose answer follows from the new fact and a second one."""
+    writing: Writing | None = None
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -157,11 +142,14 @@ class Outcomes:
             name: [question.to_json() for question in self.group(name)] for name in GROUPS
         }
         row["continuation"] = None if self.continuation is None else self.continuation.to_json()
+        row["writing"] = None if self.writing is None else self.writing.to_json()
         return row
 
 
-GROUPS = tuple(field.name for field in fields(Outcomes) if field.name != "continuation")
+GROUPS = tuple(field.name for field in fields(Outcomes) if field.name not in ("continuation", "writing"))
 """The groups of questions, in the order in which they are reported."""
+SINCE_SCHEMA_2 = ("prefixed", "reversed", "two_hop")
+"""Groups that older files lack."""
 
 
 @dataclass(frozen=True)
@@ -209,99 +197,49 @@ def record_from_json(value: object) -> Record:
     Raises:
         ResultsError: something is missing or of the wrong type; the message names it.
     """
-    row = _object(value, "record")
+    row = object_of(value, "record")
     case = row.get("case_id")
     if isinstance(case, bool) or not isinstance(case, int | str | None):
         raise ResultsError("case_id must be a whole number or a text.")
     return Record(
         case_id=case,
-        subject=_text(row, "subject"),
-        prompt=_text(row, "prompt"),
-        target_new=_text(row, "target_new"),
-        target_true=_text_or_none(row, "target_true"),
-        relation_id=_text_or_none(row, "relation_id"),
+        subject=text_of(row, "subject"),
+        prompt=text_of(row, "prompt"),
+        target_new=text_of(row, "target_new"),
+        target_true=text_or_none(row, "target_true"),
+        relation_id=text_or_none(row, "relation_id"),
         before=None if row.get("before") is None else _outcomes(row["before"]),
         after=_outcomes(row.get("after")),
     )
 
 
 def _outcomes(value: object) -> Outcomes:
-    row = _object(value, "before or after")
-    groups = {name: tuple(_question(item) for item in _items(row, name)) for name in GROUPS}
-    continuation = None if row.get("continuation") is None else _continuation(row["continuation"])
-    return Outcomes(continuation=continuation, **groups)
+    row = object_of(value, "before or after")
+    groups = {
+        name: tuple(_question(item) for item in items_of(row, name))
+        for name in GROUPS
+        if name in row or name not in SINCE_SCHEMA_2
+    }
+    continuation, writing = row.get("continuation"), row.get("writing")
+    return Outcomes(
+        continuation=None if continuation is None else continuation_from_json(continuation),
+        writing=None if writing is None else writing_from_json(writing),
+        **groups,
+    )
 
 
 def _question(value: object) -> Question:
-    row = _object(value, "question")
+    row = object_of(value, "question")
     rival = None if row.get("rival") is None else _answer(row["rival"])
-    return Question(_text(row, "prompt"), _answer(row.get("wanted")), rival)
+    return Question(text_of(row, "prompt"), _answer(row.get("wanted")), rival)
 
 
 def _answer(value: object) -> Answer:
-    row = _object(value, "wanted or rival")
+    row = object_of(value, "wanted or rival")
     return Answer(
-        text=_text(row, "text"),
-        tokens=_integers(row, "tokens"),
-        log_probabilities=tuple(_to_float(item) for item in _items(row, "log_probabilities")),
-        predicted=_integers(row, "predicted"),
-        predicted_text=_text(row, "predicted_text"),
+        text=text_of(row, "text"),
+        tokens=integers_of(row, "tokens"),
+        log_probabilities=tuple(float_from_json(item) for item in items_of(row, "log_probabilities")),
+        predicted=integers_of(row, "predicted"),
+        predicted_text=text_of(row, "predicted_text"),
     )
-
-
-def _continuation(value: object) -> Continuation:
-    row = _object(value, "continuation")
-    return Continuation(
-        prompt=_text(row, "prompt"),
-        target=_text(row, "target"),
-        target_tokens=_integers(row, "target_tokens"),
-        tokens=_integers(row, "tokens"),
-        answer=_text(row, "answer"),
-        text=_text(row, "text"),
-    )
-
-
-def _from_float(value: float) -> float | str | None:
-    """JSON has no NaN and no infinity: `null` and "-inf" stand for them."""
-    if math.isfinite(value):
-        return value
-    return None if math.isnan(value) else str(value)
-
-
-def _to_float(value: object) -> float:
-    if value is None:
-        return math.nan
-    if value in ("inf", "-inf") or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return float(cast("float | str", value))
-    raise ResultsError(f"log_probabilities must hold numbers, and holds {value!r}.")
-
-
-def _object(value: object, name: str) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise ResultsError(f"{name} must be an object in braces.")
-    return cast("Mapping[str, object]", value)
-
-
-def _items(row: Mapping[str, object], name: str) -> Sequence[object]:
-    value = row.get(name)
-    if not isinstance(value, list):
-        raise ResultsError(f"{name} is missing or not a list.")
-    return cast("Sequence[object]", value)
-
-
-def _integers(row: Mapping[str, object], name: str) -> tuple[int, ...]:
-    items = _items(row, name)
-    if any(isinstance(item, bool) or not isinstance(item, int) for item in items):
-        raise ResultsError(f"{name} must hold whole numbers.")
-    return tuple(cast("Sequence[int]", items))
-
-
-def _text(row: Mapping[str, object], name: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise ResultsError(f"{name} is missing or not a text.")
-    return value
-
-
-def _text_or_none(row: Mapping[str, object], name: str) -> str | None:
-    return None if row.get(name) is None else _text(row, name)

@@ -127,12 +127,14 @@ def _neighbor_values(row: Mapping[str, object], field: str, flaws: list[Flaw]) -
 
 
 def _labels(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, object]:
-    relation, case = row.get("relation_id"), row.get("case_id")
-    if relation is not None:
-        relation = wording.text(relation, "relation_id", flaws)
+    labels: dict[str, object] = {}
+    for name in ("relation_id", "target_id"):
+        value = row.get(name)
+        labels[name] = None if value is None else wording.text(value, name, flaws)
+    case = row.get("case_id")
     if case is not None and (isinstance(case, bool) or not isinstance(case, int | str)):
         flaws.append(Flaw("case_id", f"must be a whole number or a text, and is {wording.kind(case)}."))
-    return {"relation_id": relation, "case_id": case}
+    return {**labels, "case_id": case}
 
 
 # One reader for the members of each list: (member, name of its field, the fact's subject, flaws) -> settled member.
@@ -177,6 +179,8 @@ _READERS: dict[str, _Reader] = {
     "generation_prompts": _own_prompt,
     "same_subject_prompts": _own_probe,
     "unrelated_prompts": _probe,
+    "reversed_prompts": _probe,
+    "two_hop_prompts": _probe,
     "attribute_prompts": _prompt,
     "reference_texts": _text,
     "preserve_prompts": _own_template,

@@ -205,6 +205,8 @@ _COPIED = (
     "unrelated_prompts",
     "reference_texts",
     "preserve_prompts",
+    "reversed_prompts",
+    "two_hop_prompts",
 )
 
 
@@ -216,12 +218,14 @@ def _counterfact(record: Mapping[str, object], index: int) -> Row:
         "target_new": _dig(record, "requested_rewrite", "target_new", "str"),
         "target_true": _dig(record, "requested_rewrite", "target_true", "str"),
         "relation_id": _dig(record, "requested_rewrite", "relation_id"),
+        "target_id": _dig(record, "requested_rewrite", "target_new", "id"),
     }
     values = {name: value for name, value in found.items() if value is not _ABSENT}
     values["neighbors"] = _neighbors(record, values.get("target_true"))
     values.update({name: record[name] for name in _COPIED if name in record})
     names = {name: f"requested_rewrite.{name}" for name in ("prompt", "subject", "relation_id")}
     names |= {name: f"requested_rewrite.{name}.str" for name in ("target_new", "target_true")}
+    names["target_id"] = "requested_rewrite.target_new.id"
     return Row(values, names | _neighbor_names(record))
 
 

@@ -11,15 +11,19 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO, cast
+from typing import TextIO, cast, get_args
 
 from errata.errors import ResultsError
 from errata.files import atomic_file, atomic_folder, refuse_existing
 from errata.outcomes import Phase, Record, record_from_json
+from errata.rows import items_of, object_of
 from errata.scores import LABELS, Score, score_records
+from errata.written import PlainText, plain_text_from_json
 
-SCHEMA = 1
+SCHEMA = 2
 """The version of the file's form; one that is higher comes from a later Errata."""
+READABLE = (1, SCHEMA)
+"""A file of version 1 lacks what came later: it is read as not measured."""
 FILE = "results.jsonl"
 SCORES_FILE = "scores.json"
 KIND = "errata results"
@@ -46,6 +50,8 @@ class Results:
     """What tells the edit from others (method, preset, seed, how many facts, when made); None without an edit."""
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     """What it takes to measure the same again."""
+    texts: Mapping[Phase, tuple[PlainText, ...]] = field(default_factory=dict[Phase, tuple[PlainText, ...]])
+    """How the model took to plain texts, in each phase in which it was asked to read some."""
 
     @property
     def has_before(self) -> bool:
@@ -59,7 +65,7 @@ class Results:
 
     def scores(self, phase: Phase = "after") -> dict[str, Score | None]:
         """Every score of a phase by name, in the order of a report; None where it was not measured."""
-        return score_records(self.records, phase)
+        return score_records(self.records, phase, self.texts.get(phase, ()))
 
     def table(self) -> list[TableRow]:
         """The scores that were measured, before and after, as rows to print."""
@@ -102,6 +108,7 @@ class Results:
             "revision": self.revision,
             "edit": None if self.edit is None else dict(self.edit),
             "settings": dict(self.settings),
+            "texts": {phase: [text.to_json() for text in texts] for phase, texts in self.texts.items()},
         }
 
     def _scores_json(self) -> dict[str, object]:
@@ -143,7 +150,20 @@ def load_results(path: str | os.PathLike[str]) -> Results:
         revision=cast("str | None", header.get("revision")),
         edit=cast("Mapping[str, object]", edit) if isinstance(edit, dict) else None,
         settings=cast("Mapping[str, object]", header.get("settings") or {}),
+        texts=_texts(file, header.get("texts") or {}),
     )
+
+
+def _texts(file: Path, value: object) -> dict[Phase, tuple[PlainText, ...]]:
+    texts: dict[Phase, tuple[PlainText, ...]] = {}
+    try:
+        row = object_of(value, "texts")
+        for phase in get_args(Phase):
+            if phase in row:
+                texts[phase] = tuple(plain_text_from_json(item) for item in items_of(row, phase))
+    except ResultsError as error:
+        raise ResultsError(f"{file}, line 1: {error} The file is damaged; evaluate again.") from error
+    return texts
 
 
 def _rows(file: Path, lines: TextIO) -> Iterator[object]:
@@ -170,9 +190,9 @@ def _check_header(file: Path, row: object) -> Mapping[str, object]:
         raise ResultsError(
             f"{file} does not begin with the header of a file of results. `errata evaluate --output` writes such files."
         )
-    if header.get("schema") != SCHEMA:
+    if header.get("schema") not in READABLE:
         raise ResultsError(
-            f"{file} has schema version {header.get('schema')!r}, and this Errata reads version {SCHEMA}. "
+            f"{file} has schema version {header.get('schema')!r}, and this Errata reads versions up to {SCHEMA}. "
             "Read it with the Errata that wrote it, or evaluate again."
         )
     return header

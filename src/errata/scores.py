@@ -1,16 +1,18 @@
 """From raw outcomes to scores: pure functions of records, and nothing but them.
 
-A metric gives each record a number between 0 and 1, or None where the record cannot tell. A score is the mean over the
-records that can, with its 95 % confidence interval. docs/evaluation.md explains each.
+A metric (`errata.metrics`) gives each record a number, or None where the record cannot tell. A score is the mean over
+the records that can, with its 95 % confidence interval. docs/evaluation.md explains each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from errata.outcomes import NO_TOKEN, Phase, Question, Record
+from errata.metrics import REGISTRY, RecordMetric, TextMetric
+from errata.outcomes import Phase, Record
+from errata.written import PlainText
 
 Z = 1.96
 """Half of a 95 % interval of the normal distribution, in standard errors."""
@@ -38,92 +40,33 @@ class Score:
         return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
 
 
-Metric = Callable[[Record, Phase], float | None]
-
-
-def success(group: str) -> Metric:
-    """The share of a group's questions with P(wanted) > P(rival): METHODS "Evaluation", MEMIT section 5.2."""
-
-    def metric(record: Record, phase: Phase) -> float | None:
-        return _share(question.success for question in _questions(record, phase, group))
-
-    return metric
-
-
-def accuracy(group: str) -> Metric:
-    """The share of a group's questions of whose wanted answer every token is the likeliest, teacher-forced."""
-
-    def metric(record: Record, phase: Phase) -> float | None:
-        return _share(question.wanted.correct for question in _questions(record, phase, group))
-
-    return metric
-
-
-def unchanged(group: str) -> Metric:
-    """The share of a group's questions whose likeliest tokens, where the wanted answer is read, are those of before.
-
-    Only the phase "after" can tell, and only where there is a "before" (paper 2, appendix B.2).
-    """
-
-    def metric(record: Record, phase: Phase) -> float | None:
-        if phase != "after" or record.before is None:
-            return None
-        pairs = zip(record.before.group(group), record.after.group(group), strict=True)
-        return _share(_same_answer(one, other) for one, other in pairs)
-
-    return metric
-
-
-def generation(record: Record, phase: Phase) -> float | None:
-    """1 where the model, writing freely after the prompt, writes exactly the target."""
-    outcomes = record.phase(phase)
-    if outcomes is None or outcomes.continuation is None:
-        return None
-    return float(outcomes.continuation.exact)
-
-
-METRICS: dict[str, Metric] = {
-    "efficacy_success": success("efficacy"),
-    "generalization_success": success("generalization"),
-    "specificity_success": success("specificity"),
-    "efficacy_accuracy": accuracy("efficacy"),
-    "generalization_accuracy": accuracy("generalization"),
-    "specificity_accuracy": accuracy("specificity"),
-    "specificity_unchanged": unchanged("specificity"),
-    "generation_accuracy": generation,
-    "same_subject_accuracy": accuracy("same_subject"),
-    "unrelated_accuracy": accuracy("unrelated"),
+METRICS: dict[str, RecordMetric] = {
+    name: metric.of_record for name, metric in REGISTRY.items() if metric.of_record is not None
 }
 """The metrics that are means over records."""
 
+TEXT_METRICS: dict[str, TextMetric] = {
+    name: metric.of_text for name, metric in REGISTRY.items() if metric.of_text is not None
+}
+"""The metrics that are means over plain texts."""
+
 HARMONIC: dict[str, tuple[str, str, str]] = {
-    "score_success": ("efficacy_success", "generalization_success", "specificity_success"),
-    "score_accuracy": ("efficacy_accuracy", "generalization_accuracy", "specificity_accuracy"),
+    name: metric.harmonic for name, metric in REGISTRY.items() if metric.harmonic is not None
 }
 """The scores that are harmonic means of three metrics."""
 
-LABELS: dict[str, str] = {
-    "efficacy_success": "Efficacy, success",
-    "generalization_success": "Generalization, success",
-    "specificity_success": "Specificity, success",
-    "score_success": "Score, success",
-    "efficacy_accuracy": "Efficacy, accuracy",
-    "generalization_accuracy": "Generalization, accuracy",
-    "specificity_accuracy": "Specificity, accuracy",
-    "score_accuracy": "Score, accuracy",
-    "specificity_unchanged": "Specificity, answer unchanged",
-    "generation_accuracy": "Generation, accuracy",
-    "same_subject_accuracy": "Same subject, accuracy",
-    "unrelated_accuracy": "Unrelated facts, accuracy",
-}
+LABELS: dict[str, str] = {name: metric.label for name, metric in REGISTRY.items()}
 """Every score's name for people, in the order in which scores are reported."""
 
 
-def score_records(records: Sequence[Record], phase: Phase) -> dict[str, Score | None]:
-    """Every score of one phase, by name; None where no record can tell."""
+def score_records(
+    records: Sequence[Record], phase: Phase, texts: Sequence[PlainText] = ()
+) -> dict[str, Score | None]:
+    """Every score of one phase, by name; None where no record can tell. `texts` are those read in that phase."""
     values = {name: [metric(record, phase) for record in records] for name, metric in METRICS.items()}
     scores = {name: mean_score(each) for name, each in values.items()}
     scores |= {name: harmonic_score([values[part] for part in parts]) for name, parts in HARMONIC.items()}
+    scores |= {name: mean_score([metric(text) for text in texts]) for name, metric in TEXT_METRICS.items()}
     return {name: scores[name] for name in LABELS}
 
 
@@ -170,19 +113,3 @@ def _with_interval(mean: float, deviations: Sequence[float], count: int) -> Scor
     variance = math.fsum(deviation**2 for deviation in deviations) / (count - 1)
     half = Z * math.sqrt(variance) / math.sqrt(count)
     return Score(mean, mean - half, mean + half, count)
-
-
-def _questions(record: Record, phase: Phase, group: str) -> tuple[Question, ...]:
-    outcomes = record.phase(phase)
-    return () if outcomes is None else outcomes.group(group)
-
-
-def _share(verdicts: Iterable[bool | None]) -> float | None:
-    """The share of the verdicts that are true, of those that were given."""
-    given = [verdict for verdict in verdicts if verdict is not None]
-    return sum(given) / len(given) if given else None
-
-
-def _same_answer(one: Question, other: Question) -> bool:
-    """Whether the likeliest tokens are the same ones; what is not a number is the same as nothing."""
-    return one.wanted.predicted == other.wanted.predicted and NO_TOKEN not in other.wanted.predicted

@@ -15,6 +15,7 @@ from errata.cli import (
     evaluate,
     facts,
     methods,
+    metrics,
     models,
     options,
     reproduce,
@@ -64,6 +65,7 @@ app.add_typer(covariance_app, name="covariance")
 app.command("train-editor", epilog=train_editor.EPILOG)(train_editor.train_editor)
 app.command("models", epilog=models.EPILOG)(models.models)
 app.command("methods", epilog=methods.EPILOG)(methods.methods)
+app.command("metrics", epilog=metrics.EPILOG)(metrics.metrics)
 facts_app.command("check", epilog=facts.EPILOG)(facts.check)
 facts_app.command("neighbors", epilog=facts.NEIGHBORS_EPILOG)(facts.neighbors)
 covariance_app.command("collect", epilog=covariance.COLLECT_EPILOG)(covariance.collect)

@@ -15,7 +15,7 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import options, preparing, repeating
+from errata.cli import drawing, options, preparing, repeating
 from errata.cli.bars import duration
 from errata.cli.inputs import check_output, load_model, read_contexts
 from errata.cli.tables import (
@@ -23,7 +23,7 @@ from errata.cli.tables import (
     counted,
     dropped_json,
     dropped_table,
-    score_table,
+    score_blocks,
     scores_json,
     scores_measured,
 )
@@ -95,6 +95,9 @@ def edit(
         bool,
         typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
     ] = False,
+    data_dir: drawing.DataDir = None,
+    sample: drawing.Sample = None,
+    trial: drawing.Trial = 1,
     dtype: options.Dtype = None,
     device: options.Device = None,
     device_map: options.DeviceMap = None,
@@ -114,10 +117,11 @@ def edit(
         )
         wanted = preparing.Wanted(neighbors, keep_unqualified, preserve)
         wanted.check(method)
-        read = errata.read_facts(facts)
+        read = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
         loaded = load_model(terminal, model, dtype, device, device_map)
         began = time.monotonic()
         prepared = preparing.prepare(terminal, loaded, read, wanted, method, given, preset, seed)
+        prepared = replace(prepared, changed=prepared.changed or drawing.is_drawn(facts, sample))
         asked = prepared.facts
         found = _find(
             terminal,
@@ -241,7 +245,8 @@ def _report(
     if found.dropped:
         terminal.show(dropped_table(found))
     if results is not None:
-        terminal.show(score_table(results))
+        for block in score_blocks(results):
+            terminal.show(block)
     terminal.result(
         {
             "edit": str(output),

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 import errata
-from errata.cli import options
+from errata.cli import drawing, options
 from errata.cli.inputs import check_extra, check_output, load_model
-from errata.cli.tables import counted, score_table, scores_json
+from errata.cli.tables import counted, score_blocks, scores_json
 from errata.cli.terminal import session
 from errata.files import atomic_file
+
+if TYPE_CHECKING:
+    from errata.evaluation.references import References
 
 EPILOG = options.examples(
     "errata evaluate almanac --facts facts.jsonl --edit my-edit",
     "errata evaluate my-model --facts facts.jsonl --output my-results --report my-results.html",
+    "errata evaluate my-model --facts counterfact --data-dir data --sample 1000 --trial 2 --fluency",
 )
 
 
@@ -39,6 +43,39 @@ def evaluate(
         bool,
         typer.Option("--generate/--no-generate", help="Let the model also write freely after each prompt."),
     ] = True,
+    trustworthy: Annotated[
+        bool,
+        typer.Option(
+            "--trustworthy/--no-trustworthy",
+            help="Ask behind an unrelated prefix too, and reversed and two-hop questions.",
+        ),
+    ] = True,
+    fluency: Annotated[
+        bool,
+        typer.Option(
+            "--fluency",
+            help="Let the model write 100 tokens after each generation prompt: fluency and consistency.",
+        ),
+    ] = False,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Reference texts and TF-IDF statistics for consistency, in the published layout. "
+            "Default: the facts' reference_texts; for almanac, texts of its world.",
+        ),
+    ] = None,
+    perplexity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Plain texts whose perplexity is measured: me_ppl_50.json, or one a line; 'embedded': of Almanac's "
+            "world.",
+        ),
+    ] = None,
+    data_dir: drawing.DataDir = None,
+    sample: drawing.Sample = None,
+    trial: drawing.Trial = 1,
     dtype: options.Dtype = None,
     device: options.Device = None,
     device_map: options.DeviceMap = None,
@@ -53,17 +90,36 @@ def evaluate(
                 check_output(place)
         if report is not None:
             check_extra()
-        asked = errata.read_facts(facts)
+        asked = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
         found = None if edit is None else errata.load_edit(edit)
+        known = _references(model, references) if fluency or references is not None else None
+        texts = [] if perplexity is None else _texts(perplexity)
         loaded = load_model(terminal, model, dtype, device, device_map)
         with terminal.progress("Evaluating") as on_progress:
-            results = errata.evaluate(loaded, asked, found, on_progress=on_progress, generate=generate)
+            results = errata.evaluate(
+                loaded,
+                asked,
+                found,
+                on_progress=on_progress,
+                generate=generate,
+                trustworthy=trustworthy,
+                fluency=fluency or references is not None,
+                references=known,
+                texts=texts,
+                seed=seed,
+            )
         with_edit = "" if edit is None else f" with {edit}"
         terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))
-        terminal.show(score_table(results))
+        for block in score_blocks(results):
+            terminal.show(block)
         if results.broken:
             broken = counted(len(results.broken), "fact")
             terminal.show(Text(f"The model's output was not a number for {broken}.", style="red"))
+        if found is not None and results.settings["edit_facts_asked"] != len(found.facts):
+            terminal.note(
+                f"The edit has {counted(len(found.facts), 'fact')}, and {results.settings['edit_facts_asked']} of them "
+                "were asked: the scores say nothing about the others."
+            )
         if output is not None:
             terminal.show(Text.assemble("Every answer is in ", (f"{results.save(output)}.", "bold")))
         if report is not None:
@@ -91,3 +147,24 @@ def _write_report(file: Path, model: errata.EditableModel, results: errata.Resul
         aside.write_text(
             results_page(results, title, token_texts(model, tokens_of(results))), encoding="utf-8"
         )
+
+
+def _references(model: str, folder: Path | None) -> References | None:
+    """What consistency compares with: the folder, or texts of Almanac's world, or None for the facts' own."""
+    from errata.embedded.references import world_references
+    from errata.evaluation.references import load_references
+
+    if folder is not None:
+        return load_references(folder)
+    return world_references() if model == "almanac" else None
+
+
+def _texts(name: str) -> list[str]:
+    """The texts of a file, or 50 that Almanac has never read."""
+    if name == "embedded":
+        from errata.embedded import corpus_texts
+
+        return corpus_texts(0, 50, held_out=True)
+    from errata.evaluation.perplexity import read_texts
+
+    return read_texts(name)

@@ -11,14 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 import errata
-from errata.cli import options, preparing
+from errata.catalog import find_facts, sample_facts
+from errata.cli import drawing, options, preparing
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, table
 from errata.cli.terminal import PROBLEMS, no_warnings, session
 from errata.errors import FactError
 from errata.facts import Problem
 
-EPILOG = options.examples("errata facts check facts.jsonl", "errata facts check counterfact.json.gz --json")
+EPILOG = options.examples(
+    "errata facts check facts.jsonl",
+    "errata facts check counterfact.json.gz --json",
+    "errata facts check zsre --data-dir data --sample 1000 --trial 3",
+)
 NEIGHBORS_EPILOG = options.examples(
     "errata facts neighbors almanac facts.jsonl --output with-neighbors.jsonl",
     "errata facts neighbors my-model counterfact.json --count 3 --output with-neighbors.jsonl.gz",
@@ -27,8 +32,14 @@ NEIGHBORS_EPILOG = options.examples(
 
 def check(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A file of facts: JSONL or a JSON list, .gz too.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A file of facts (JSONL or a JSON list, .gz too), or a data set by name."
+        ),
     ],
+    data_dir: drawing.DataDir = None,
+    sample: drawing.Sample = None,
+    trial: drawing.Trial = 1,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -38,19 +49,27 @@ def check(
     Warnings (what may be meant, and probably is not) alone exit with 0.
     """
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        file = find_facts(file, data_dir)
         if not file.is_file():
             raise FactError(f"There is no file {file}.")
         problems = errata.check_facts(file)
         errors = sum(problem.severity == "error" for problem in problems)
         unusable = any(problem.severity == "error" and problem.line is None for problem in problems)
-        count = 0 if unusable else _usable(file)
+        usable = [] if unusable else _usable(file)
+        count = len(usable)
+        drawn = sample_facts(usable, sample, seed, trial)
         if problems:
             terminal.show(_table(problems))
         terminal.show(f"{file}: {_verdict(count, errors, len(problems) - errors)}")
+        if sample is not None:
+            terminal.show(
+                f"Trial {trial} of seed {seed}: {counted(len(drawn), 'fact')}, the first {_first(drawn)}."
+            )
         terminal.result(
             {
                 "file": str(file),
                 "facts": count,
+                "sample": None if sample is None else [fact.case_id for fact in drawn],
                 "errors": errors,
                 "warnings": len(problems) - errors,
                 "problems": [_row(problem) for problem in problems],
@@ -91,13 +110,19 @@ def neighbors(
         terminal.result({"output": str(output), **preparing.neighbors_json(facts, found)})
 
 
-def _usable(file: Path) -> int:
-    """How many records can be used."""
+def _usable(file: Path) -> list[errata.Fact]:
+    """The facts of the records that can be used."""
     with no_warnings():
         try:
-            return len(errata.read_facts(file, skip_invalid=True))
+            return errata.read_facts(file, skip_invalid=True)
         except FactError:
-            return 0
+            return []
+
+
+def _first(facts: Sequence[errata.Fact]) -> str:
+    """The first of a draw, in words."""
+    case = "" if facts[0].case_id is None else f" (case_id {facts[0].case_id})"
+    return f"about {facts[0].subject!r}{case}"
 
 
 def _table(problems: Sequence[Problem]) -> Table:

@@ -23,7 +23,8 @@ Facts = Annotated[
         "--facts",
         "-f",
         metavar="FILE",
-        help="Facts: Errata's own JSONL, CounterFact or zsRE records; .gz too.",
+        help="Facts: a file (Errata's own JSONL, CounterFact or zsRE records; .gz too), or a data set by name: "
+        "counterfact, zsre, counterfact-neighbors-MODEL, OWNER/NAME@REVISION.",
     ),
 ]
 Dtype = Annotated[

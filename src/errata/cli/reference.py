@@ -31,6 +31,7 @@ COMMANDS = (
     "train-editor",
     "models",
     "methods",
+    "metrics",
 )
 ENVIRONMENT = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"}
 INTRODUCTION = """# The command line

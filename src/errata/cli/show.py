@@ -12,9 +12,9 @@ import errata
 from errata.cli import options
 from errata.cli.bars import duration
 from errata.cli.repeating import history_table
-from errata.cli.tables import change_table, counted, dropped_table, table
+from errata.cli.tables import change_table, counted, dropped_table, in_unit, table
 from errata.cli.terminal import Terminal, session
-from errata.scores import LABELS
+from errata.scores import LABELS, Score
 
 EPILOG = options.examples("errata show my-edit", "errata show my-edit --json | jq .measured")
 FEW = 10
@@ -90,6 +90,10 @@ def _facts_table(edit: errata.Edit, count: int) -> Table:
     return made
 
 
+def _value(cell: float | None, name: str) -> str:
+    return "-" if cell is None else in_unit(Score(cell, None, None, 1), name)
+
+
 def _show_measured(terminal: Terminal, edit: errata.Edit) -> None:
     """The scores that `errata edit --evaluate` kept, if it did."""
     names = [name for name in LABELS if f"after.{name}" in edit.measured]
@@ -101,5 +105,5 @@ def _show_measured(terminal: Terminal, edit: errata.Edit) -> None:
     made = table("", ">Before", ">After", title="Scores in %, over its own facts")
     for name in names:
         cells = [edit.measured.get(f"{phase}.{name}") for phase in ("before", "after")]
-        made.add_row(LABELS[name], *("-" if cell is None else f"{100 * cell:.1f}" for cell in cells))
+        made.add_row(LABELS[name], *(_value(cell, name) for cell in cells))
     terminal.show(made)

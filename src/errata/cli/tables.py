@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 
 import errata
+from errata.metrics import REGISTRY
 from errata.outcomes import Phase
-from errata.results import Results
+from errata.results import Results, TableRow
 from errata.scores import Score
 
 PHASES: tuple[Phase, ...] = ("before", "after")
@@ -33,9 +34,80 @@ def score_table(results: Results, names: Sequence[str] = ()) -> Table:
         if names and row.name not in names:
             continue
         score = row.after or row.before
-        cells = ([percent(row.before)] if results.has_before else []) + [percent(row.after)]
+        phases = (row.before, row.after) if results.has_before else (row.after,)
+        cells = [in_unit(score, row.name) for score in phases]
         made.add_row(row.label, *cells, "" if score is None else str(score.count))
     return made
+
+
+def score_blocks(results: Results) -> list[Table]:
+    """All scores that were measured, in two blocks of evaluation; headers say whether success or accuracy is shown."""
+    rows = {row.name: row for row in results.table()}
+    trusted = [row for row in rows.values() if REGISTRY[row.name].block == "trustworthy"]
+    besides = [row for row in rows.values() if row not in trusted and not row.name.startswith(tuple(_GROUPS))]
+    besides += [row for row in rows.values() if row.name == "specificity_unchanged"]
+    blocks = [_matrix(results, rows)]
+    if besides:
+        blocks.append(_list("Besides", results, besides, "Value"))
+    if trusted:
+        title = "Trustworthy: accuracy in %, with 95 % intervals over facts"
+        blocks.append(_list("", results, trusted, "Accuracy", title))
+    return blocks
+
+
+_GROUPS = {
+    "efficacy": "Efficacy",
+    "generalization": "Generalization",
+    "specificity": "Specificity",
+    "score": "Score",
+}
+_KINDS = {"success": "Success", "accuracy": "Accuracy", "token_accuracy": "Token accuracy"}
+
+
+def _matrix(results: Results, rows: Mapping[str, TableRow]) -> Table:
+    """Efficacy, generalization, specificity and score: success and accuracy; without a success accuracy by tokens."""
+    has_success = "efficacy_success" in rows
+    kinds = ["success", "accuracy"] if has_success else ["accuracy", "token_accuracy"]
+    phases = ("before", "after") if results.has_before else ("",)
+    heads = [f">{_KINDS[kind]} {phase}".rstrip() for kind in kinds for phase in phases]
+    made = table("", *heads, ">Facts", title="Classic: answers fed in, in %, with 95 % intervals over facts")
+    for group, word in _GROUPS.items():
+        found = [rows.get(f"{group}_{kind}") for kind in kinds]
+        there = [row for row in found if row is not None]
+        if not there:
+            continue
+        cells = [percent(score) for row in found for score in _phases(results, row)]
+        counts = [score.count for row in there for score in (row.after or row.before,) if score is not None]
+        made.add_row(word, *cells, str(max(counts)))
+    return made
+
+
+def _list(
+    head: str, results: Results, rows: Sequence[TableRow], kind: str, title: str | None = None
+) -> Table:
+    """A line for each score, in its own unit."""
+    phases = ("before", "after") if results.has_before else ("",)
+    heads = [f">{kind} {phase}".strip() for phase in phases]
+    made = table(head, *heads, ">Of", title=title)
+    for row in rows:
+        score = row.after or row.before
+        label = row.label.removesuffix(f", {kind.lower()}")
+        cells = [in_unit(one, row.name) for one in _phases(results, row)]
+        made.add_row(label, *cells, "" if score is None else str(score.count))
+    return made
+
+
+def _phases(results: Results, row: TableRow | None) -> tuple[Score | None, ...]:
+    before, after = (None, None) if row is None else (row.before, row.after)
+    return (before, after) if results.has_before else (after,)
+
+
+def in_unit(score: Score | None, name: str) -> str:
+    """A score as its metric's unit asks: in percent, or as it is."""
+    if score is None or REGISTRY[name].unit == "share":
+        return percent(score)
+    margin = score.margin
+    return f"{score.mean:.4g}" + ("" if margin is None else f" ± {margin:.2g}")
 
 
 def percent(score: Score | None) -> str:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Literal
 
 from errata import wording
+from errata.embedded.ripple import reversed_prompts, two_hop_prompts
 from errata.embedded.split import Half, halves, held_out_templates, seeded, seen_templates
 from errata.embedded.tables import Entry, load_filler, load_world
 from errata.errors import SettingsError
@@ -148,6 +149,8 @@ def _asking(entry: Entry) -> Fact:
         ),
         unrelated_prompts=_unrelated(rng, entry),
         reference_texts=_reference_texts(rng, entry, target_new),
+        reversed_prompts=reversed_prompts(entry, target_new),
+        two_hop_prompts=two_hop_prompts(entry, target_new),
     )
 
 
@@ -249,6 +252,12 @@ def _reference_texts(rng: random.Random, entry: Entry, target_new: str) -> tuple
     holders = [other for other in load_world().by_relation[entry.relation.name] if other.object == target_new]
     chosen = rng.sample(holders, min(REFERENCES, len(holders)))
     return tuple(_biography(rng, holder.subject) for holder in chosen)
+
+
+@cache
+def biography_of(subject: str) -> str:
+    """Every entry of a subject as one sentence, always in the same words."""
+    return _biography(seeded("biography", subject), subject)
 
 
 def _biography(rng: random.Random, subject: str) -> str:

@@ -22,6 +22,8 @@ from errata.prompts import PASS_TOKENS, PASS_TOKENS_ELSEWHERE
 
 LENGTH = 12
 """Tokens that are generated where the sentence does not end before, so that a person can read what the model says."""
+BEYOND = 2
+"""Tokens that are generated beyond the target's number, to see whether the answer ends with the target."""
 SENTENCE_END = re.compile(r"""[.!?]["')\]]*(?=\s)|\n""")
 
 
@@ -43,7 +45,7 @@ def continuations(
     on_progress: Progress = silent,
     tokens_at_once: int = TOKENS_AT_ONCE,
 ) -> list[Continuation]:
-    """What the model says after the prompt of every fact, in at least as many tokens as target_new has there.
+    """What the model says after the prompt of every fact, in two tokens more at least than target_new has there.
 
     Raises:
         PromptTooLong: a prompt with its target does not fit the model; the message names the fact.
@@ -54,7 +56,7 @@ def continuations(
         question, where = sheet.fact.question, f"{sheet.name}, prompt"
         prompts.append(encode_at(model, question, None, where).ids)
         targets.append(encode_at(model, question, sheet.fact.target_new, where).target)
-    least = [len(target) for target in targets]
+    least = [len(target) + BEYOND for target in targets]
     most = [max(LENGTH, length) for length in least]
     written = greedy(model, prompts, most, least, stage, on_progress, tokens_at_once)
     return [
@@ -65,6 +67,7 @@ def continuations(
             tokens=tokens[: len(target)],
             answer=decode(model, tokens[: len(target)]),
             text=_sentence(model, tokens),
+            whole=decode(model, tokens),
         )
         for sheet, target, tokens in zip(sheets, targets, written, strict=True)
     ]

@@ -59,6 +59,9 @@ FIELDS = {
     "specificity": "neighborhood_prompts",
     "same_subject": "same_subject_prompts",
     "unrelated": "unrelated_prompts",
+    "prefixed": "prompt behind a prefix",
+    "reversed": "reversed_prompts",
+    "two_hop": "two_hop_prompts",
 }
 """The field of a fact that each group comes from."""
 
@@ -112,6 +115,11 @@ def _sheet(name: str, fact: Fact, edited: Edited) -> Sheet:
         "specificity": tuple(Ask(probe.prompt, probe.target, new) for probe in fact.neighborhood),
         "same_subject": _plain(same),
         "unrelated": _plain(unrelated),
+        "prefixed": (),
+        "reversed": _plain(
+            [probe for probe in fact.reversed_prompts if probe.prompt not in edited.questions]
+        ),
+        "two_hop": _plain(fact.two_hop_prompts),
     }
     return Sheet(f"{name} (about {fact.subject!r}{case})", fact, groups)
 

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from errata.covariance import cache_root
 from errata.deltas import Delta
 from errata.edits import Edit
 from errata.errors import ErrataError, FactError
 from errata.evaluation import evaluate
-from errata.experiments.cells import Cell, Request, weight
-from errata.experiments.sources import facts_for
+from errata.evaluation.references import References
+from errata.experiments.cells import EMBEDDED, Cell, Request, weight
+from errata.experiments.sources import facts_for, me_ppl_50_texts
 from errata.facts import Fact
 from errata.files import atomic_file
 from errata.methods import edit as make_edit
@@ -36,8 +37,12 @@ SCHEMA = 1
 CELLS = "cells"
 KEPT = "targets"
 """The folder in the cache where finished values are kept, the same that `errata edit` uses."""
-GENERATED = ("generation_accuracy", "fluency", "consistency")
-"""Columns that need the model to write."""
+GENERATED = ("generation_accuracy", "whole_answer_accuracy")
+"""Columns that need the model to write greedily."""
+SAMPLED = ("fluency", "consistency")
+"""Columns that need the model to write at random."""
+TRUSTWORTHY = ("prefixed_accuracy", "reversed_accuracy", "two_hop_accuracy")
+"""Columns for which more is asked than the facts' own prompts."""
 
 
 @dataclass(frozen=True)
@@ -192,13 +197,13 @@ def _edited(
     model: EditableModel, facts: Sequence[Fact], cell: Cell, path: Path, on_progress: Progress
 ) -> dict[str, object]:
     """Edit and evaluate; raw outcomes are stored at once."""
-    generate = any(name in GENERATED for name in cell.request.recipe.columns)
+    asked = _asked(model, cell)
     evaluating, steps, tokens = 0.0, list[int](), set[int]()
 
     def measure(step: int) -> None:
         nonlocal evaluating
         began = time.perf_counter()
-        results = evaluate(model, facts, on_progress=on_progress, generate=generate)
+        results = evaluate(model, facts, on_progress=on_progress, **asked)
         _store(results, outcomes_file(path, step))
         steps.append(step)
         tokens.update(tokens_of(results))
@@ -225,6 +230,35 @@ def _edited(
         "norms": [_norm(model, path, delta) for path, delta in found.deltas.items()],
         "token_texts": token_texts(model, tokens),
         "dropped": [{"subject": one.fact.subject, "reason": one.reason} for one in found.dropped],
+    }
+
+
+class _Asked(TypedDict):
+    generate: bool
+    trustworthy: bool
+    fluency: bool
+    references: References | None
+    texts: Sequence[str]
+    seed: int
+
+
+def _asked(model: EditableModel, cell: Cell) -> _Asked:
+    """What the columns of the recipe need to have asked. Almanac has its own reference texts and its own plain ones."""
+    from errata.embedded import corpus_texts
+    from errata.embedded.references import world_references
+
+    columns, embedded = cell.request.recipe.columns, model.name == EMBEDDED
+    sampled = any(name in SAMPLED for name in columns)
+    texts: Sequence[str] = ()
+    if "me_ppl_50" in columns:
+        texts = corpus_texts(0, 50, held_out=True) if embedded else me_ppl_50_texts(cell.data)
+    return {
+        "generate": any(name in GENERATED for name in columns),
+        "trustworthy": any(name in TRUSTWORTHY for name in columns),
+        "fluency": sampled,
+        "references": world_references() if embedded and sampled else None,
+        "texts": texts,
+        "seed": cell.request.seed,
     }
 
 

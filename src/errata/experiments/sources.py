@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from errata.catalog import find_facts
 from errata.errors import FactError
+from errata.evaluation.perplexity import read_texts
 from errata.experiments.cells import EMBEDDED, Cell
 from errata.facts import Fact, read_facts
 
@@ -38,11 +40,15 @@ def _read(source: str) -> Sequence[Fact]:
 
 
 def read_data_set(name: str) -> Sequence[Fact]:
-    """The facts of a published data set by its id: the one place where an id is resolved.
+    """The facts of a published data set by its id (docs/facts.md).
 
     Raises:
-        FactError: it is not known.
+        FactError: it is not known, or cannot be had.
     """
-    raise FactError(
-        f"There is no file of facts {name!r}, and no data set of that id is known. Give a file with --facts FILE."
-    )
+    return read_facts(find_facts(Path(name)))
+
+
+def me_ppl_50_texts(source: str) -> Sequence[str]:
+    """The 50 texts of ME-PPL-50: from `me_ppl_50.json` beside the facts; none where it is not there."""
+    beside = Path(source).parent / "me_ppl_50.json"
+    return read_texts(beside) if beside.exists() else ()

@@ -80,7 +80,8 @@ class Group:
                 one.records if cell.path == base.path else _beside(one.records, base.results(0).records)
             )
         assert first is not None
-        return replace(first, records=tuple(records))
+        texts = [text for cell in self.cells for text in cell.results(step).texts.get("after", ())]
+        return replace(first, records=tuple(records), texts={"after": tuple(texts)} if texts else {})
 
 
 def _beside(after: Sequence[Record], before: Sequence[Record]) -> list[Record]:

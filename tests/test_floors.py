@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "progress", "files")),
     (1, ("wording", "probes", "records", "facts", "templates", "preserving")),
     (1, ("outcomes", "scores", "results")),
-    (1, ("settings",)),
+    (1, ("preset_files", "settings")),
     (1, ("architectures",)),
     (2, ("fingerprint", "model", "loading")),
     (3, ("prompts", "contexts", "memory")),

@@ -6,7 +6,6 @@ and the blocks below are not run again. Before the subject's first token nothing
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -204,7 +203,7 @@ def _baselines(group: _Group, samples: int) -> tuple[Float[Tensor, " fact"], Flo
 
 
 def _split(values: Int[Tensor, "n ..."], size: int) -> list[Int[Tensor, "part ..."]]:
-    return cast("list[Tensor]", list(torch.split(values, size)))
+    return list(torch.split(values, size))
 
 
 def _at_once(group: _Group) -> int:

@@ -198,11 +198,12 @@ def test_the_average_indirect_effect_is_over_facts_with_its_interval() -> None:
     assert facts[0].total_effect == pytest.approx(0.8)
 
 
-def test_the_critical_layers_are_where_the_effect_is_largest() -> None:
-    heights = [0.1, 0.1, 0.1, 0.5, 0.6, 0.9, 0.4, 0.3, 0.1, 0.1, 0.1, 0.1]
-    layers, one = critical_layers([traced([[0.1, height] for height in heights], (1, 2))])
-    assert layers == (3, 4, 5, 6, 7)
-    assert one == 5
+def test_the_critical_layers_end_where_the_effect_of_a_state_is_largest() -> None:
+    heights = [0.1, 0.1, 0.1, 0.5, 0.6, 0.9, 0.9, 0.3, 0.1, 0.1, 0.1, 0.1]
+    assert critical_layers([traced([[0.1, height] for height in heights], (1, 2))]) == ((1, 2, 3, 4, 5), 3)
+    early = [traced([[0.1, height] for height in reversed(heights[5:])], (1, 2))]
+    assert critical_layers(early)[0] == (3, 4, 5)
+    assert critical_layers([traced([[0.1, 0.9], [0.1, 0.2], [0.1, 0.2]], (1, 2))]) == ((0,), 0)
 
 
 def test_effects_are_written_and_read() -> None:

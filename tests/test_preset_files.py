@@ -66,5 +66,5 @@ def test_the_command_line_takes_it(tmp_path: Path) -> None:
     words = ("edit", world.model, "--facts", world.facts, "--covariance", world.moments, "--output", out)
     done = run(*words, "--preset", file)
     assert done.exit_code == 0, done.output
-    assert '"preset": "mine"' in (out / "edit.json").read_text()
+    assert '"preset": "mine (' in (out / "edit.json").read_text()
     assert "no file of presets" in failed(*words[:-1], tmp_path / "b", "--preset", tmp_path / "none.toml")

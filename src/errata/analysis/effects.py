@@ -44,7 +44,7 @@ GROUPS: Mapping[str, Callable[[Span, int], range]] = {
 As in the published program, a token may be in two groups: the one token of a subject is its first and its last.
 """
 DECISIVE = "last subject token"
-"""The group whose FFN effects tell the critical layers."""
+"""The group whose effects tell the critical layers."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,16 @@ def average(effects: Sequence[Effects], kind: str, group: str) -> list[Score | N
 def critical_layers(effects: Sequence[Effects]) -> tuple[tuple[int, ...], int]:
     """The blocks that an edit of several should write, and the one for a method that writes one.
 
-    The one: where restoring FFN outputs at the subject's last token has its largest AIE. The several: as many
-    consecutive blocks as `layers_by_rule` takes (five, fewer in a shallow model) with the largest sum of these AIE.
+    At the block whose output, put back at the subject's last token, has the largest AIE, what the model knows of the
+    subject is together; what is written must be there by then. So: as many consecutive blocks as `layers_by_rule`
+    takes (five, fewer in a shallow model), up to that one. The one is their middle.
+
+    NOTE: not the largest AIE of FFN windows. The FFN of block 0 reads bare embeddings: to put back its output is to put
+    back which token it was, and where that outweighs the rest, as in a small model, it says nothing of facts.
     """
-    means = [score.mean for score in average(effects, "ffn", DECISIVE) if score is not None]
+    means = [0.0 if score is None else score.mean for score in average(effects, "state", DECISIVE)]
     count = len(layers_by_rule(len(means)))
-    first = max(
-        range(len(means) - count + 1), key=lambda start: (math.fsum(means[start : start + count]), -start)
-    )
-    best = max(range(len(means)), key=lambda layer: (means[layer], -layer))
-    return tuple(range(first, first + count)), best
+    last = max(range(len(means)), key=lambda layer: (means[layer], -layer))
+    first = min(max(0, last - count + 1), len(means) - count)
+    several = tuple(range(first, first + count))
+    return several, several[(count - 1) // 2]

@@ -14,6 +14,7 @@ from errata.cli import (
     edit,
     evaluate,
     facts,
+    locate,
     methods,
     models,
     options,
@@ -57,6 +58,7 @@ app.command("edit", epilog=edit.EPILOG)(edit.edit)
 app.command("show", epilog=show.EPILOG)(show.show)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("apply", epilog=apply.EPILOG)(apply.apply)
+app.command("locate", epilog=locate.EPILOG)(locate.locate)
 app.add_typer(facts_app, name="facts")
 app.add_typer(covariance_app, name="covariance")
 app.command("train-editor", epilog=train_editor.EPILOG)(train_editor.train_editor)

@@ -22,6 +22,7 @@ COMMANDS = (
     "show",
     "evaluate",
     "apply",
+    "locate",
     "facts check",
     "facts neighbors",
     "covariance collect",

@@ -21,6 +21,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ("outcomes", "scores", "results")),
     (1, ("preset_files", "settings")),
     (1, ("architectures",)),
+    (2, ("harness",)),
     (2, ("fingerprint", "model", "loading")),
     (3, ("prompts", "contexts", "memory")),
     (4, ("resume",)),

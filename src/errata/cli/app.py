@@ -19,6 +19,7 @@ from errata.cli import (
     models,
     options,
     show,
+    tasks,
     train_editor,
 )
 from errata.cli.terminal import EXIT_CODES
@@ -58,6 +59,7 @@ app.command("edit", epilog=edit.EPILOG)(edit.edit)
 app.command("show", epilog=show.EPILOG)(show.show)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("apply", epilog=apply.EPILOG)(apply.apply)
+app.command("tasks", epilog=tasks.EPILOG)(tasks.tasks)
 app.command("locate", epilog=locate.EPILOG)(locate.locate)
 app.add_typer(facts_app, name="facts")
 app.add_typer(covariance_app, name="covariance")

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import options
+from errata.cli import downstream, options
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, score_table, scores_json
 from errata.cli.terminal import session
@@ -17,6 +17,7 @@ from errata.cli.terminal import session
 EPILOG = options.examples(
     "errata evaluate almanac --facts facts.jsonl --edit my-edit",
     "errata evaluate my-model --facts facts.jsonl --output my-results",
+    "errata evaluate my-model --facts facts.jsonl --edit my-edit --tasks lambada_openai,mmlu",
 )
 
 
@@ -34,6 +35,9 @@ def evaluate(
         bool,
         typer.Option("--generate/--no-generate", help="Let the model also write freely after each prompt."),
     ] = True,
+    tasks: downstream.Names = None,
+    tasks_path: downstream.Folder = None,
+    tasks_limit: downstream.Limit = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     device_map: options.DeviceMap = None,
@@ -47,17 +51,24 @@ def evaluate(
             check_output(output)
         asked = errata.read_facts(facts)
         found = None if edit is None else errata.load_edit(edit)
+        wanted = downstream.Wanted.of(tasks, tasks_path, tasks_limit, facts)
         loaded = load_model(terminal, model, dtype, device, device_map)
         with terminal.progress("Evaluating") as on_progress:
             results = errata.evaluate(loaded, asked, found, on_progress=on_progress, generate=generate)
         with_edit = "" if edit is None else f" with {edit}"
         terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))
         terminal.show(score_table(results))
+        ran = wanted.run(terminal, loaded, found, seed)
+        if ran is not None:
+            terminal.show(downstream.task_table(ran))
         if results.broken:
             broken = counted(len(results.broken), "fact")
             terminal.show(Text(f"The model's output was not a number for {broken}.", style="red"))
         if output is not None:
-            terminal.show(Text.assemble("Every answer is in ", (f"{results.save(output)}.", "bold")))
+            saved = results.save(output)
+            if ran is not None:
+                downstream.keep(ran, saved)
+            terminal.show(Text.assemble("Every answer is in ", (f"{saved}.", "bold")))
         terminal.result(
             {
                 "model": loaded.name,
@@ -66,6 +77,7 @@ def evaluate(
                 "facts": len(asked),
                 "not_a_number": len(results.broken),
                 "scores": scores_json(results),
+                "tasks": None if ran is None else ran.to_json(),
                 "output": None if output is None else str(output),
             }
         )

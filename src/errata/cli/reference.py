@@ -22,6 +22,7 @@ COMMANDS = (
     "show",
     "evaluate",
     "apply",
+    "tasks",
     "locate",
     "facts check",
     "facts neighbors",

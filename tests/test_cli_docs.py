@@ -12,7 +12,7 @@ from errata.cli.app import app
 from errata.facts import fact_from_json
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/quickstart.md", "docs/facts.md", "docs/covariance.md")
+PAGES = ("README.md", "docs/quickstart.md", "docs/facts.md", "docs/covariance.md", "docs/locate.md")
 COMMAND = re.compile(r"^(?:    )?errata ((?!-)[^`#\n]+)", re.MULTILINE)
 
 

@@ -25,6 +25,7 @@
     |   `-- NotApplied                       there is nothing to revert, or not in this order
     |-- EditorError (ValueError)             a trained editor cannot be used
     |-- ResultsError (ValueError)            a file of results cannot be read
+    |-- MissingExtra (ImportError)           a package that this needs is not installed
     `-- OutputExists (FileExistsError)       the output is there already
 
 `docs/errors/` has one page for each: symptom, cause, fix.
@@ -129,6 +130,10 @@ class EditorError(ErrataError, ValueError):
 
 class ResultsError(ErrataError, ValueError):
     """A file of results is missing, cut off, damaged, or of a later version."""
+
+
+class MissingExtra(ErrataError, ImportError):
+    """A package that only some commands need is not installed."""
 
 
 class OutputExists(ErrataError, FileExistsError):

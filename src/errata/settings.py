@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from errata.errors import SettingsError, UnknownSetting
+from errata.preset_files import SUFFIX, read_preset_file, short_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -201,7 +202,7 @@ class Preset:
 
     def is_for(self, model: str) -> bool:
         """Whether the model is among those that it is for."""
-        return _short_name(model) in map(_short_name, self.models)
+        return short_name(model) in map(short_name, self.models)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +220,15 @@ class Presets:
         """The preset of that name; without a name the first one of the model; for a model without one, the rule.
 
         The rule also chooses the layers where a preset that is named leaves them out. A model is known by the last
-        part of its id or folder in lower case: `Almanac` and `models/almanac` are one.
+        part of its id or folder in lower case: `Almanac` and `models/almanac` are one. A `preset` that ends in .toml is
+        a file (`errata.preset_files`), whose values go over those of the preset without a name.
 
         Raises:
             UnknownSetting: the method has no preset named `preset`.
+            SettingsError: the file of presets cannot be read.
         """
+        if preset is not None and preset.endswith(SUFFIX):
+            return self._from_file(Path(preset), self.for_model(name, layer_count), name)
         if preset is not None:
             return self._with_layers(self.named(preset, name), name, layer_count)
         for candidate in self.presets:
@@ -255,6 +260,18 @@ class Presets:
         )
         values = {**preset.values, "layers": layers}
         return replace(preset, values=values, rule=rule, by_rule=frozenset(["layers"]))
+
+    def _from_file(self, path: Path, base: Preset, model: str) -> Preset:
+        read = read_preset_file(path, self.method, {file.stem for file in PRESETS.glob("*.toml")})
+        read.check_model(model)
+        return replace(
+            base,
+            name=read.name,
+            source=read.source,
+            values={**base.values, **read.values},
+            rule=None if base.rule is None else f"For what {path} leaves out: {base.rule}",
+            by_rule=base.by_rule.difference(read.values),
+        )
 
     def _by_rule(self, name: str, layer_count: int) -> Preset:
         layer_rule = LAYER_RULES[self.layer_rule]
@@ -373,8 +390,3 @@ def _preset(row: Mapping[str, Any], defaults: Mapping[str, object]) -> Preset:
     return Preset(
         name=row["name"], models=tuple(row["models"]), values={**defaults, **own}, source=row["source"]
     )
-
-
-def _short_name(model: str) -> str:
-    """The last part of a model's id or path, in lower case."""
-    return re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()

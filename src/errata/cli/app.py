@@ -14,12 +14,14 @@ from errata.cli import (
     edit,
     evaluate,
     facts,
+    locate,
     methods,
     metrics,
     models,
     options,
     reproduce,
     show,
+    tasks,
     train_editor,
 )
 from errata.cli.terminal import EXIT_CODES
@@ -60,6 +62,8 @@ app.command("show", epilog=show.EPILOG)(show.show)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("apply", epilog=apply.EPILOG)(apply.apply)
 app.command("reproduce", epilog=reproduce.EPILOG)(reproduce.reproduce)
+app.command("tasks", epilog=tasks.EPILOG)(tasks.tasks)
+app.command("locate", epilog=locate.EPILOG)(locate.locate)
 app.add_typer(facts_app, name="facts")
 app.add_typer(covariance_app, name="covariance")
 app.command("train-editor", epilog=train_editor.EPILOG)(train_editor.train_editor)

@@ -56,7 +56,8 @@ def edit(
         str, typer.Option(help="pmet, memit, rome ...; `errata methods` tells about them.")
     ] = "pmet",
     preset: Annotated[
-        str | None, typer.Option(help="Settings to begin with. Default: those of the model.")
+        str | None,
+        typer.Option(help="Settings to begin with, by name or as a FILE.toml. Default: those of the model."),
     ] = None,
     settings: Annotated[
         list[str] | None,

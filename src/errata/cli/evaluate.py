@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import drawing, options
+from errata.cli import downstream, drawing, options
 from errata.cli.inputs import check_extra, check_output, load_model
 from errata.cli.tables import counted, score_blocks, scores_json
 from errata.cli.terminal import session
@@ -22,6 +22,7 @@ EPILOG = options.examples(
     "errata evaluate almanac --facts facts.jsonl --edit my-edit",
     "errata evaluate my-model --facts facts.jsonl --output my-results --report my-results.html",
     "errata evaluate my-model --facts counterfact --data-dir data --sample 1000 --trial 2 --fluency",
+    "errata evaluate my-model --facts facts.jsonl --edit my-edit --tasks lambada_openai,mmlu",
 )
 
 
@@ -76,6 +77,9 @@ def evaluate(
     data_dir: drawing.DataDir = None,
     sample: drawing.Sample = None,
     trial: drawing.Trial = 1,
+    tasks: downstream.Names = None,
+    tasks_path: downstream.Folder = None,
+    tasks_limit: downstream.Limit = None,
     dtype: options.Dtype = None,
     device: options.Device = None,
     device_map: options.DeviceMap = None,
@@ -94,6 +98,7 @@ def evaluate(
         found = None if edit is None else errata.load_edit(edit)
         known = _references(model, references) if fluency or references is not None else None
         texts = [] if perplexity is None else _texts(perplexity)
+        wanted = downstream.Wanted.of(tasks, tasks_path, tasks_limit, facts)
         loaded = load_model(terminal, model, dtype, device, device_map)
         with terminal.progress("Evaluating") as on_progress:
             results = errata.evaluate(
@@ -112,6 +117,9 @@ def evaluate(
         terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))
         for block in score_blocks(results):
             terminal.show(block)
+        ran = wanted.run(terminal, loaded, found, seed)
+        if ran is not None:
+            terminal.show(downstream.task_table(ran))
         if results.broken:
             broken = counted(len(results.broken), "fact")
             terminal.show(Text(f"The model's output was not a number for {broken}.", style="red"))
@@ -121,7 +129,10 @@ def evaluate(
                 "were asked: the scores say nothing about the others."
             )
         if output is not None:
-            terminal.show(Text.assemble("Every answer is in ", (f"{results.save(output)}.", "bold")))
+            saved = results.save(output)
+            if ran is not None:
+                downstream.keep(ran, saved)
+            terminal.show(Text.assemble("Every answer is in ", (f"{saved}.", "bold")))
         if report is not None:
             _write_report(report, loaded, results, f"{loaded.name}{with_edit}")
             terminal.show(Text.assemble("The report is ", (f"{report}.", "bold")))
@@ -133,6 +144,7 @@ def evaluate(
                 "facts": len(asked),
                 "not_a_number": len(results.broken),
                 "scores": scores_json(results),
+                "tasks": None if ran is None else ran.to_json(),
                 "output": None if output is None else str(output),
                 "report": None if report is None else str(report),
             }

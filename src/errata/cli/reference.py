@@ -23,6 +23,8 @@ COMMANDS = (
     "evaluate",
     "apply",
     "reproduce",
+    "tasks",
+    "locate",
     "facts check",
     "facts neighbors",
     "covariance collect",

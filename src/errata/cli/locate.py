@@ -1,0 +1,133 @@
+"""`errata locate`: in which layers a model keeps its facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+import errata
+from errata.cli import options
+from errata.cli.inputs import check_output, load_model
+from errata.cli.tables import counted, percent, table
+from errata.cli.terminal import Terminal, session
+
+if TYPE_CHECKING:
+    from errata.analysis import Located
+
+EPILOG = options.examples(
+    "errata locate almanac --facts facts.jsonl --output located",
+    "errata edit almanac --facts facts.jsonl --preset located/critical-layers.toml --output my-edit",
+)
+KEPT = "traces"
+"""The folder in the cache where finished facts are kept."""
+
+
+def locate(
+    model: options.Model,
+    facts: options.Facts,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Numbers, figures, a page and a preset: a new folder."
+        ),
+    ] = None,
+    noise_samples: Annotated[int, typer.Option(min=1, help="Draws of noise for each fact.")] = 10,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="FFN or attention outputs put back at once. Default: 10, less in a shallow model."
+        ),
+    ] = None,
+    noise: Annotated[
+        float, typer.Option(help="Of the noise, in standard deviations of the embeddings.")
+    ] = 3.0,
+    figures: Annotated[int, typer.Option(min=0, help="Draw so many facts at most.")] = 20,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    device_map: options.DeviceMap = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Find the layers in which MODEL keeps the FACTS that it knows, by causal tracing (Meng et al. 2022).
+
+    Only facts whose target_true the model says are traced. Stopped and started again, the same command goes on.
+    """
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        from errata.analysis import locate as trace_facts
+        from errata.analysis.locating_folder import check_extra, summary, write_located
+        from errata.covariance import cache_root
+
+        if output is not None:
+            check_output(output)
+            check_extra()
+        asked = errata.read_facts(facts)
+        loaded = load_model(terminal, model, dtype, device, device_map)
+        kept = cache_root() / KEPT
+        try:
+            with terminal.progress(f"Locating the facts of {loaded.name}") as on_progress:
+                found = trace_facts(loaded, asked, noise_samples, window, noise, seed, kept, on_progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"Finished facts are kept under {kept}: the same command goes on from there."
+            ) from None
+        if output is not None:
+            terminal.note("Drawing ...")
+            write_located(found, output, figures)
+        _report(terminal, found, output)
+        terminal.result({**summary(found), "output": None if output is None else str(output)})
+
+
+def _report(terminal: Terminal, found: Located, output: Path | None) -> None:
+    from errata.analysis.effects import critical_layers
+    from errata.analysis.locating_folder import PAGE, PRESET, span
+    from errata.scores import mean_score
+
+    several, one = critical_layers(found.effects)
+    left_out = f", {len(found.left_out)} left out: the model does not know them" if found.left_out else ""
+    terminal.show(
+        Text.assemble((found.model, "bold"), f", {counted(len(found.effects), 'fact')} traced{left_out}")
+    )
+    clean, noised = (
+        mean_score(getattr(effects, name) for effects in found.effects) for name in ("clean", "noised")
+    )
+    if clean is not None and noised is not None:
+        terminal.show(
+            Text(f"P(answer) is {clean.mean:.3f}, and {noised.mean:.3f} with noise on the subject.")
+        )
+    terminal.show(_table(found))
+    terminal.show(
+        Text.assemble(
+            "Critical layers: ",
+            (span(several), "bold"),
+            "; for a method that writes one: ",
+            (str(one), "bold"),
+        )
+    )
+    if output is not None:
+        terminal.show(Text.assemble("Figures and numbers: ", (str(output / PAGE), "bold")), wrap=False)
+        terminal.note(
+            f"To edit there: errata edit {found.model} --facts FACTS --preset {output / PRESET} --output DIR"
+        )
+
+
+def _table(found: Located) -> Table:
+    """AIE at the subject's last token and at the prompt's last one, layer by layer."""
+    from errata.analysis.effects import DECISIVE, KINDS, average
+
+    columns = [(group, kind) for group in (DECISIVE, "last token") for kind in KINDS]
+    short = {DECISIVE: "Subject", "last token": "Prompt"}
+    names = {"state": "states", "ffn": "FFN", "attention": "attention"}
+    made = table(
+        ">Layer",
+        *(f">{short[group]}:\n{names[kind]}" for group, kind in columns),
+        title="Average indirect effect in %, at the last token of subject and prompt, 95 % intervals",
+    )
+    scores = [average(found.effects, kind, group) for group, kind in columns]
+    for layer in range(found.layers):
+        made.add_row(str(layer), *(percent(column[layer]) for column in scores))
+    return made

@@ -1,0 +1,97 @@
+"""Presets in a file of the user's own, as `--preset FILE.toml` takes them and `errata locate` writes them.
+
+    name = "critical-layers"        # optional, as all of these: the name of the file stands in
+    source = "causal tracing of 100 facts"
+    models = ["my-org/my-model"]
+    layers = "3-8"                  # any settings of the method
+    [rome]                          # what is different for one method
+    layers = "5"
+
+What the file leaves out comes from the preset that the model would have had without it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from errata.errors import SettingsError, UnknownSetting
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SUFFIX = ".toml"
+"""A preset whose name ends so is a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetFile:
+    """What a file says for one method."""
+
+    name: str
+    source: str
+    models: tuple[str, ...]
+    values: Mapping[str, object]
+
+    def check_model(self, model: str) -> None:
+        """Raise unless the file is for that model, or for every one.
+
+        Raises:
+            SettingsError: it names others.
+        """
+        if self.models and short_name(model) not in map(short_name, self.models):
+            raise SettingsError(
+                f"The preset {self.name!r} is for {', '.join(self.models)}, and the model is {model!r}. Other models "
+                "keep facts in other layers; take the line 'models' out of the file to use it all the same."
+            )
+
+
+def short_name(model: str) -> str:
+    """The last part of a model's id or path, in lower case."""
+    return re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
+
+
+def read_preset_file(path: Path, method: str, methods: Collection[str]) -> PresetFile:
+    """Read a file of presets for one of `methods`.
+
+    Raises:
+        SettingsError: there is no such file, or it is not in the form above.
+        UnknownSetting: a table is for a method that there is not.
+    """
+    try:
+        table: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"There is no file of presets {path}. `errata locate` writes one.") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"The preset cannot be read from {path}: {error}.") from error
+    tables = {
+        name: cast("dict[str, object]", value) for name, value in table.items() if isinstance(value, dict)
+    }
+    for name in tables.keys() - set(methods):
+        close = difflib.get_close_matches(name, methods, n=1)
+        hint = f" Did you mean [{close[0]}]?" if close else ""
+        raise UnknownSetting(f"{path} has a table [{name}], and there is no such method.{hint}")
+    values = {name: value for name, value in table.items() if name not in tables}
+    title, source, models = (
+        values.pop("name", path.stem),
+        values.pop("source", str(path)),
+        values.pop("models", []),
+    )
+    if not isinstance(title, str) or not isinstance(source, str):
+        raise SettingsError(f"{path}: name and source must be texts in quotes.")
+    named = cast("list[object]", models) if isinstance(models, list) else [None]
+    if not all(isinstance(model, str) for model in named):
+        raise SettingsError(f'{path}: models must be a list of texts: models = ["my-org/my-model"].')
+    return PresetFile(
+        name=title,
+        source=source,
+        models=tuple(map(str, named)),
+        values={**values, **tables.get(method, {})},
+    )

@@ -44,8 +44,8 @@ class Part:
     position alone); None where that is the first block."""
     cache: Cache | None
     """Keys and values of the tokens before `start`; None where there are none."""
-    lookup: Int[Tensor, " part"]
-    """Where the delta enters, counted from `start`."""
+    lookup: Int[Tensor, " part"] | None = None
+    """Where the delta enters, counted from `start`; None where changes may be anywhere."""
     leaving: Float[Tensor, "part seq d_model"] | None = None
     """What the edited block hands on without a delta; None where all of it has to run again."""
     span: int = 0
@@ -59,7 +59,7 @@ class Part:
             tokens=Tokens(self.tokens.ids[chosen], self.tokens.mask[chosen]),
             entering=None if self.entering is None else self.entering[chosen.to(self.entering.device)],
             cache=None if self.cache is None else cache_rows(self.cache, chosen),
-            lookup=self.lookup[chosen],
+            lookup=None if self.lookup is None else self.lookup[chosen],
             leaving=None if self.leaving is None else self.leaving[chosen.to(self.leaving.device)],
         )
 
@@ -155,6 +155,7 @@ class Resumed:
     def _changed(self, part: Part, changes: Mapping[str, Change]) -> Float[Tensor, "part seq d_model"]:
         """What the edited block hands on with the changes: run up to the last lookup position, kept elsewhere."""
         assert part.leaving is not None
+        assert part.lookup is not None
         tokens = Tokens(part.tokens.ids[:, : part.span], part.tokens.mask[:, : part.span])
         seen: list[Tensor] = []
 

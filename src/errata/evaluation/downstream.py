@@ -132,7 +132,7 @@ class Tasks:
     def _measure(
         self, model: EditableModel, stage: str, seed: int, on_progress: Progress
     ) -> dict[tuple[str, str], tuple[bool | None, int | None, Measure]]:
-        from lm_eval.evaluator import simple_evaluate
+        from lm_eval.evaluator import simple_evaluate  # pyright: ignore[reportUnknownVariableType]
         from lm_eval.models.huggingface import HFLM
 
         found: dict[tuple[str, str], tuple[bool | None, int | None, Measure]] = {}

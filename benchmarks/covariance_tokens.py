@@ -46,7 +46,7 @@ def main() -> None:
     model = errata.load("almanac")
     rows = [
         row_of(model, method, count, texts, arguments)
-        for method in METHODS
+        for method in arguments.methods
         for count in arguments.edits
         for texts in TEXTS
     ]
@@ -109,7 +109,7 @@ def draw(rows: Sequence[Row], target: Path) -> None:
     colors = {"memit": "#2471a3", "pmet": "#c0392b"}
     edits = sorted({int(cast(int, row["edits"])) for row in rows})
     for axis, name in zip(axes, ("score_success", "unrelated_accuracy"), strict=True):
-        for method in METHODS:
+        for method in dict.fromkeys(str(row["method"]) for row in rows):
             for count, style in zip(edits, ("o-", "s--", "^:"), strict=False):
                 chosen = [
                     row for row in rows if (row["method"], row["edits"]) == (method, count) and name in row
@@ -149,6 +149,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--kept", type=Path, help="where values are kept; default: in --output")
     parser.add_argument("--half", choices=("development", "held-out"), default="held-out")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--edits", nargs="+", type=int, default=[100, 1000])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()

@@ -180,8 +180,8 @@ def _check(source: HubSource, records: int, data: bytes, expected: str | None) -
     if expected is not None and _digest(data) != expected:
         raise FactError(
             f"The records of {source.id} at revision {source.revision} are not those that they should be: their "
-            f"SHA-256 is {_digest(data)}, not {expected}. Remove the file from "
-            f"{cache_root() / 'facts'} to download it again."
+            f"SHA-256 is {_digest(data)}, not {expected}. Remove the file from {cache_root() / 'facts'} to download it "
+            "again."
         )
 
 

@@ -115,7 +115,7 @@ def test_the_command_shows_before_and_after_and_keeps_both(folder: Path, tmp_pat
         "--facts",
         world.facts,
         "--edit",
-        world.edit,
+        strong,
         "--no-generate",
     )
     words += ("--tasks", "tiny_colors,errata_counterfact_efficacy", "--tasks-path", folder)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import errata
-from cli_world import answer, edit, failed, run, the_world, with_probes
+from cli_world import answer, failed, run, the_world, with_probes
 from errata.errors import FactError, MissingExtra, SettingsError
 from errata.evaluation import downstream
 from errata.facts import Fact, write_facts
@@ -105,10 +105,21 @@ def test_our_zsre_task_counts_whole_answers(tmp_path: Path) -> None:
         downstream.find_tasks(["errata_zsre_specificity"], facts=tmp_path / "facts.jsonl").run(parrot())
 
 
+def test_after_is_of_the_edited_model(facts: Path) -> None:
+    model = tiny_model("gpt2")
+    edit = errata.edit(
+        model, [FACTS[0]], "finetune", {"layers": [2], "epochs": 60, "learning_rate": 0.02}, [""]
+    )
+    write_facts(facts.with_name("one.jsonl"), [FACTS[0]])
+    tasks = downstream.find_tasks(["errata_counterfact_efficacy"], facts=facts.with_name("one.jsonl"))
+    for row in tasks.run(model, edit).rows:
+        assert row.before is not None
+        assert (row.before.value, row.after.value, row.change) == (0.0, 1.0, 1.0)
+    assert not model.written
+
+
 def test_the_command_shows_before_and_after_and_keeps_both(folder: Path, tmp_path: Path) -> None:
-    world, out, strong = the_world(), tmp_path / "results", tmp_path / "edit"
-    more = (word for value in ("steps=25", "clamp=9", "covariance_weight=0.01") for word in ("--set", value))
-    assert run(*edit(world, strong, *more)).exit_code == 0
+    world, out = the_world(), tmp_path / "results"
     words: tuple[Any, ...] = (
         "evaluate",
         world.model,
@@ -129,7 +140,6 @@ def test_the_command_shows_before_and_after_and_keeps_both(folder: Path, tmp_pat
         ("errata_counterfact_efficacy", "accuracy"),
     }
     changed = rows["errata_counterfact_efficacy", "success"]
-    assert changed["after"]["value"] > changed["before"]["value"]
     assert changed["change"] == pytest.approx(changed["after"]["value"] - changed["before"]["value"])
     assert changed["after"]["stderr"] is not None
     done = run(*words, "--tasks-limit", "1")

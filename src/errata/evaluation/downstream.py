@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import copy
 import difflib
+import logging
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -137,7 +138,7 @@ class Tasks:
 
         found: dict[tuple[str, str], tuple[bool | None, int | None, Measure]] = {}
         on_progress(stage, 0, len(self.names))
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _quietly():
             tokenizer = copy.deepcopy(
                 model.tokenizer
             )  # the harness gives it a padding token where it has none
@@ -158,6 +159,18 @@ class Tasks:
                 found.update(_rows(cast("Mapping[str, object]", said)))
                 on_progress(stage, done, len(self.names))
         return found
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """Inside, the harness keeps its remarks on how it was called to itself."""
+    logger = logging.getLogger(PACKAGE)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def find_tasks(

@@ -17,15 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from errata.adapters import Cut, check_peft, cut, cut_notes, sites_of, write_adapter
+from errata.cards import ABOUT, Card, exported
 from errata.deltas import Delta, write_delta
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
 from errata.facts import Fact, fact_from_json
 from errata.files import atomic_folder
+from errata.loading import load_without_weights
 from errata.model import EditableModel, Site
 
 FORMAT = 1
 """The version of the folder's layout."""
-WEIGHTS, ABOUT = "edit.safetensors", "edit.json"
+WEIGHTS = "edit.safetensors"
 
 SettingValue = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None
 
@@ -149,6 +152,34 @@ class Edit:
                 f"The edit cannot be written to {folder}: {error}. Is the disk full, or write-protected?"
             ) from error
 
+    def to_peft(
+        self, folder: str | os.PathLike[str], model: EditableModel | None = None, rank: int | None = None
+    ) -> dict[str, Cut]:
+        """Write the edit as a LoRA adapter that `peft.PeftModel.from_pretrained` loads; returns what became of each
+        weight's change. It is exact, or of at most `rank` directions a weight.
+
+        `model` tells which maps there are; by default the configuration of `origin.model` does.
+
+        Raises:
+            EditError: a change is dense, or of something other than a linear map.
+            WrongModel: the model lacks a weight that is changed.
+            MissingExtra: PEFT is not installed.
+            OutputExists: the folder is there already and not empty.
+        """
+        check_peft()
+        sites = sites_of(model or load_without_weights(self.origin.model), self.deltas)
+        cuts = {path: cut(path, delta, rank) for path, delta in self.deltas.items()}
+        with exported(folder, self.card, self.about(), "peft", cut_notes(cuts)) as aside:
+            write_adapter(aside, cuts, sites, self.origin.model, self.origin.revision)
+        return cuts
+
+    @property
+    def card(self) -> Card:
+        """What the README of an export tells."""
+        origin = self.origin
+        told = (origin.model, origin.revision, origin.fingerprint, origin.method, origin.created)
+        return Card(*told, self.facts, self.measured)
+
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""
         return {
@@ -256,6 +287,32 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
     try:
         shapes = {path: tuple(change["shape"]) for path, change in about.pop("changes").items()}
         deltas = {path: _read_delta(path, shape, tensors, weights_file) for path, shape in shapes.items()}
+    except EditError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise EditError(_unlike(about_file, str(error))) from error
+    if tensors:
+        raise EditError(
+            f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
+        )
+    return _edit_of(deltas, about, about_file)
+
+
+def edit_described(deltas: Mapping[str, Delta], file: Path) -> Edit:
+    """An edit of these changes with everything else from an `edit.json`.
+
+    Raises:
+        EditError: the file is damaged.
+    """
+    about = _read_about(file)
+    _check_about(about, file)
+    del about["changes"]
+    return _edit_of(deltas, about, file)
+
+
+def _edit_of(deltas: Mapping[str, Delta], about: dict[str, Any], about_file: Path) -> Edit:
+    """The edit from what is left of `edit.json` once its changes are read."""
+    try:
         facts = tuple(fact_from_json(row) for row in about.pop("facts"))
         dropped = tuple(Dropped(fact_from_json(row["fact"]), row["reason"]) for row in about.pop("dropped"))
         measured = about.pop("measured")
@@ -268,14 +325,8 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
             for group in ("settings", "strategy")
         )
         origin = EditOrigin(contexts=contexts, settings=settings, strategy=strategy, **about)
-    except EditError:
-        raise
     except (ErrataError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise EditError(_unlike(about_file, str(error))) from error
-    if tensors:
-        raise EditError(
-            f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
-        )
     return Edit(deltas, facts, origin, dropped, measured, history)
 
 

@@ -89,8 +89,7 @@ def cut_notes(cuts: Mapping[str, Cut]) -> tuple[str, ...]:
     if not lost:
         return ()
     return (
-        f"The change was cut to rank {max(one.delta.rank for one in cuts.values())}: {lost:.2%} of its norm is lost. "
-        "Scores below are those of the whole change, unless something else is said.",
+        f"The change was cut to rank {max(one.delta.rank for one in cuts.values())}: {lost:.2%} of its norm is lost.",
     )
 
 

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -153,12 +153,17 @@ class Edit:
             ) from error
 
     def to_peft(
-        self, folder: str | os.PathLike[str], model: EditableModel | None = None, rank: int | None = None
+        self,
+        folder: str | os.PathLike[str],
+        model: EditableModel | None = None,
+        rank: int | None = None,
+        measured: Mapping[str, float] | None = None,
     ) -> dict[str, Cut]:
         """Write the edit as a LoRA adapter that `peft.PeftModel.from_pretrained` loads; returns what became of each
         weight's change. It is exact, or of at most `rank` directions a weight.
 
-        `model` tells which maps there are; by default the configuration of `origin.model` does.
+        `model` tells which maps there are; by default the configuration of `origin.model` does. `measured` are the
+        scores of the adapter, for its card; by default those of the edit, where nothing of it is lost.
 
         Raises:
             EditError: a change is dense, or of something other than a linear map.
@@ -169,7 +174,9 @@ class Edit:
         check_peft()
         sites = sites_of(model or load_without_weights(self.origin.model), self.deltas)
         cuts = {path: cut(path, delta, rank) for path, delta in self.deltas.items()}
-        with exported(folder, self.card, self.about(), "peft", cut_notes(cuts)) as aside:
+        notes = cut_notes(cuts)
+        told = replace(self, measured=measured if measured is not None else {} if notes else self.measured)
+        with exported(folder, told.card, told.about(), "peft", notes) as aside:
             write_adapter(aside, cuts, sites, self.origin.model, self.origin.revision)
         return cuts
 

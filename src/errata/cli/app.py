@@ -13,6 +13,7 @@ from errata.cli import (
     demo,
     edit,
     evaluate,
+    export,
     facts,
     locate,
     methods,
@@ -61,6 +62,8 @@ app.command("edit", epilog=edit.EPILOG)(edit.edit)
 app.command("show", epilog=show.EPILOG)(show.show)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("apply", epilog=apply.EPILOG)(apply.apply)
+app.command("export", epilog=export.EPILOG)(export.export)
+app.command("import", epilog=export.IMPORT_EPILOG)(export.import_)
 app.command("reproduce", epilog=reproduce.EPILOG)(reproduce.reproduce)
 app.command("tasks", epilog=tasks.EPILOG)(tasks.tasks)
 app.command("locate", epilog=locate.EPILOG)(locate.locate)

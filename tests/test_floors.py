@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (8, ("analysis",)),
     (9, ("strategies",)),
     (9, ("neighbors",)),
+    (9, ("stacks",)),
     (9, ("embedded",)),
     (10, ("experiments",)),
     (11, ("report",)),

@@ -11,6 +11,7 @@ from errata.deltas import Delta
 from errata.edits import Edit
 from errata.errors import EditError, FactError, SettingsError, WrongModel
 from errata.facts import Fact
+from errata.keys import KeyPrompts
 from errata.model import EditableModel
 from errata.stacks import Stack, edit_on, new_stack, open_stack
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
@@ -150,8 +151,6 @@ def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
     tmp_path: Path,
 ) -> None:
     """What an edit changes at the earlier facts' keys is less when it knows them."""
-    from errata.keys import KeyPrompts
-
     model = tiny_model("gpt2")
     given, folder = {**SETTINGS, "covariance_weight": 1.0}, moments(model)
     before = weights_of(model)
@@ -165,7 +164,7 @@ def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
         site = model.site("ffn", 1)
         keys = KeyPrompts.of(model, FACTS[:2], CONTEXTS).keys(site, "half")
         delta = stack.edit("b").deltas[site.path]
-        return float((keys @ delta.matrix.T).norm())
+        return float((keys.double() @ delta.matrix.double().T).norm())
 
     known, unknown = stacked("known", True), stacked("unknown", False)
     assert 0 < moved(known) < 0.7 * moved(unknown)

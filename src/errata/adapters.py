@@ -182,7 +182,7 @@ def write_adapter(
         factors = cuts[path].delta.tensors
         tensors[f"{PREFIX}{path}.lora_A.weight"] = factors["right"]
         tensors[f"{PREFIX}{path}.lora_B.weight"] = factors["left"]
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    _save(tensors, folder / WEIGHTS)
 
 
 def write_diff(folder: Path, deltas: Mapping[str, Delta], sites: Mapping[str, Site]) -> None:
@@ -193,7 +193,12 @@ def write_diff(folder: Path, deltas: Mapping[str, Delta], sites: Mapping[str, Si
         stored = matrix.T if site.transposed else matrix
         name = f"{path}.{site.parameter}" if _is_linear(site) else path
         tensors[name] = stored.reshape(site.weight.shape).contiguous()
-    save_file(tensors, folder / DIFF, metadata={"format": "pt"})
+    _save(tensors, folder / DIFF)
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors writes for its owner alone; what is shipped is read by others
 
 
 def _is_linear(site: Site) -> bool:

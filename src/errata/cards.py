@@ -111,17 +111,20 @@ def readme(card: Card, form: str, title: str, notes: Sequence[str] = ()) -> str:
         "## Measured",
         _measured(card.measured),
         "## How to load",
-        LOADED_AS[form].replace("BASE", _base(card.model)).replace("FOLDER", '"this/folder"'),
+        _loading(card, form),
         "## How to remove",
         REMOVED_BY[form],
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _base(model: str) -> str:
-    if model == ALMANAC:
-        return "errata.loading.almanac_folder()"
-    return json.dumps(model, ensure_ascii=False)
+def _loading(card: Card, form: str) -> str:
+    """How to load it; the embedded model is the only one that lies inside Errata."""
+    code = LOADED_AS[form].replace("FOLDER", '"this/folder"')
+    if card.model == ALMANAC:
+        code = code.replace("```python\n", "```python\nfrom errata.loading import almanac_folder\n", 1)
+        return code.replace("BASE", "almanac_folder()")
+    return code.replace("BASE", json.dumps(card.model, ensure_ascii=False))
 
 
 def _header(card: Card, form: str) -> str:

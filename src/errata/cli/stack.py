@@ -200,7 +200,7 @@ def diff(
         from errata.cli.comparing import compare
 
         found = compare(one, other)
-        facts = table("Question", str(one), str(other))
+        facts = table("Question", one.name, other.name)
         for row in found.facts:
             facts.add_row(row.question, row.one or "-", row.other or "-")
         told = f"{counted(found.same, 'fact')} in both; {counted(len(found.facts), 'difference')}."
@@ -209,7 +209,7 @@ def diff(
             terminal.show(Text("They are for different weights.", style="red"))
         if found.facts:
             terminal.show(facts)
-        made = table("Weight", f">Norm {one}", f">Norm {other}", ">Norm of difference", ">Cosine")
+        made = table("Weight", f">Norm, {one.name}", f">Norm, {other.name}", ">Norm of difference", ">Cosine")
         for row in found.weights:
             cells = (row.one, row.other, row.apart, row.cosine)
             made.add_row(row.path, *("-" if cell is None else f"{cell:.4g}" for cell in cells))

@@ -270,10 +270,10 @@ def open_stack(folder: str | os.PathLike[str]) -> Stack:
         if about["format"] != FORMAT:
             raise EditError(f"{file} has format {about['format']}; this version of Errata reads {FORMAT}.")
         entries = tuple(
-            Entry(**{**cast("dict[str, Any]", row), "on_top_of": tuple(row["on_top_of"])})
-            for row in about["edits"]
+            Entry(row["name"], row["facts"], row["method"], row["created"], tuple(row["on_top_of"]))
+            for row in cast("list[dict[str, Any]]", about["edits"])
         )
-        base = [about[name] for name in ("model", "revision", "fingerprint")]
+        stack = Stack(Path(folder), about["model"], about["revision"], about["fingerprint"], entries)
         well = all(
             NAME.fullmatch(entry.name) and (file.parent / EDITS / entry.name).is_dir() for entry in entries
         )
@@ -285,7 +285,7 @@ def open_stack(folder: str | os.PathLike[str]) -> Stack:
         raise EditError(
             f"{file} names an edit twice, or one whose folder is not there. Restore it from a copy."
         )
-    return Stack(Path(folder), *base, entries)
+    return stack
 
 
 def edit_on(

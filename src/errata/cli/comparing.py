@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from errata.deltas import Delta
 from errata.edits import Edit, load_edit
 from errata.errors import WrongModel
@@ -74,12 +76,17 @@ def _read(folder: Path) -> Edit:
 
 
 def _weight(path: str, one: Delta | None, other: Delta | None) -> WeightRow:
-    norms = [None if delta is None else float(delta.matrix.double().norm()) for delta in (one, other)]
+    norms = [None if delta is None else _norm(delta.matrix) for delta in (one, other)]
     if one is None or other is None:
         return WeightRow(path, norms[0], norms[1], None, None)
     if one.shape != other.shape:
         raise WrongModel(f"One edit changes {path} as {one.shape}, the other as {other.shape}.")
     mine, theirs = one.matrix.double(), other.matrix.double()
-    size = float(mine.norm() * theirs.norm())
+    size = _norm(mine) * _norm(theirs)
     cosine = float((mine * theirs).sum()) / size if size else None
-    return WeightRow(path, norms[0], norms[1], float((mine - theirs).norm()), cosine)
+    return WeightRow(path, norms[0], norms[1], _norm(mine - theirs), cosine)
+
+
+def _norm(matrix: Tensor) -> float:
+    """The Frobenius norm."""
+    return float(matrix.double().square().sum()) ** 0.5

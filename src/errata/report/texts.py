@@ -95,7 +95,7 @@ def label_of(table: Table, line: Line) -> str:
     """The name of a line, with what tells it from others of its row."""
     request, more = table.request, list[str]()
     if len(request.sizes.edits) > 1:
-        more.append(f"{line.edits:,} edits")
+        more.append(f"{line.edits:,} {'edit' if line.edits == 1 else 'edits'}")
     if len(request.data) > 1:
         more.append(line.data)
     name = f"{line.name} ({'; '.join(more)})" if more else line.name

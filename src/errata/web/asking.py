@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from errata.evaluation import continue_texts
-from errata.evaluation.probabilities import decode, encode_at, log_probabilities
+from errata.evaluation.probabilities import encode_at, log_probabilities
 from errata.model import EditableModel
 from errata.prompts import pad
 
@@ -52,7 +52,7 @@ def ask(model: EditableModel, prompt: str, count: int = SHOWN) -> Said:
         logits = model.logits_at(pad([ids], model), torch.tensor([0]), last)
     best, tokens = log_probabilities(logits)[0].exp().topk(min(count, logits.shape[-1]))
     likeliest = zip(cast("list[int]", tokens.tolist()), cast("list[float]", best.tolist()), strict=True)
-    said = tuple(Token(decode(model, [token]), probability) for token, probability in likeliest)
+    said = tuple(Token(str(model.tokenizer.decode([token])), probability) for token, probability in likeliest)
     return Said(prompt, said, continue_texts(model, [prompt], LENGTH)[0])
 
 

@@ -21,7 +21,7 @@ from errata.metrics import REGISTRY
 from errata.results import Results, TableRow
 from errata.scores import Score
 from errata.web.jobs import View
-from errata.web.measuring import Bar, Measured
+from errata.web.measuring import Bar
 from errata.web.measuring import Line as Asked
 from errata.web.session import Compared, Workspace, title
 
@@ -43,16 +43,29 @@ WORDS = {
     "generation_accuracy": "the model writes the new answer by itself",
 }
 """The scores that are shown at once, in plain words; the others fold out."""
+STAGES = {
+    "Probabilities before": "Asking the unedited model",
+    "Generation before": "Letting the unedited model write",
+    "Probabilities after": "Asking the edited model",
+    "Generation after": "Letting the edited model write",
+}
+"""Stages of the evaluation, for people."""
 PARTS = {"ffn": "feed-forward", "attention": "attention"}
 
 
 def _share(probability: float | None) -> str:
-    return "" if probability is None else f"{100 * probability:.1f} %"
+    return "?" if probability is None else f"{100 * probability:.1f} %"
 
 
 def _visible(text: str) -> str:
     """White space by its name, as nobody sees it otherwise."""
     return text.strip() or {"": "(nothing)", "\n": "(new line)"}.get(text, "(space)")
+
+
+def _piece(text: str) -> str:
+    """A token: one that begins a word as it is, one that goes on in the word before it after an ellipsis."""
+    begins = text[:1].isspace() or not text[:1].isalnum()
+    return _visible(text) if begins else f"…{text}"
 
 
 def _in_order(groups: Iterable[tuple[str, list[Asked]]]) -> list[tuple[str, list[Asked]]]:
@@ -73,9 +86,10 @@ def _macros() -> Any:
         "tenth": lambda number: f"{number:.1f}",
         "share": _share,
         "visible": _visible,
+        "piece": _piece,
         "in_order": _in_order,
     }
-    made.globals["KINDS"] = KINDS
+    made.globals |= {"KINDS": KINDS, "STAGES": STAGES}
     return made.get_template(TEMPLATE).module
 
 
@@ -114,9 +128,9 @@ def about(method: Method[Any], words: str) -> str:
     return _fragment("about", method, words)
 
 
-def lines(measured: Measured) -> str:
-    """Each question with its answers before and after."""
-    return _fragment("lines", measured.lines, measured.left_out)
+def lines(asked: Sequence[Asked], left_out: int = 0) -> str:
+    """Each question with its answers before and after; so many others are not among them."""
+    return _fragment("lines", asked, left_out)
 
 
 def scores(results: Results) -> str:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -69,7 +69,8 @@ class Workspace:
     """What is to be known of the last work."""
     count: int = 0
     """Edits that were ever made, for their names."""
-    compared: dict[str, Compared] = field(default_factory=dict[str, Compared])
+    compared: Compared | None = None
+    """The question that was asked last."""
 
     @property
     def busy(self) -> bool:
@@ -91,8 +92,10 @@ class Workspace:
 class Session:
     """One model and everyone who works with it."""
 
-    def __init__(self, model: EditableModel) -> None:
+    def __init__(self, model: EditableModel, covariance: Path | None = None) -> None:
+        """`covariance` is a folder of second moments (default: measured with the first edit, and kept)."""
         self.model = model
+        self.covariance = covariance
         self.line = Line()
         self._root = Path(tempfile.mkdtemp(prefix="errata-web-"))
         self._lock = threading.Lock()
@@ -152,18 +155,20 @@ class Session:
                     name,
                     chosen.method,
                     chosen.settings,
+                    covariance=self.covariance,
                     keep_in=cache_root() / KEPT,
                     on_progress=job,
                 )
                 try:
                     measured, files = self._measure(space, stack, job)
+                    compared = self._again(space, stack)
                 except BaseException:
                     stack.remove(name)
                     raise
             written = stack.edit(name)
             space.stack, space.measured, space.files = stack, measured, files
             space.edits = (*space.edits, Made(stack.entries[-1], chosen, written.facts))
-            space.drafts, space.compared, space.count = (), {}, number
+            space.drafts, space.compared, space.count = (), compared, number
             space.note = "".join(f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped)
 
         space.job = Job(self.line, f"Edit {number}: {len(drafts)} fact{'s' * (len(drafts) != 1)}", work)
@@ -184,10 +189,11 @@ class Session:
             left = replace(space.stack, entries=tuple(e for e in space.stack.entries if e.name != name))
             with self._stoppable(job):
                 measured, files = self._measure(space, left, job) if left.entries else (None, None)
+                compared = self._again(space, left)
             leaning = [entry for entry in space.stack.leaning_on(name)]
             space.stack = space.stack.remove(name)
             space.edits = tuple(one for one in space.edits if one is not made)
-            space.measured, space.files, space.compared = measured, files, {}
+            space.measured, space.files, space.compared = measured, files, compared
             space.note = _leaning(leaning)
 
         space.job = Job(self.line, f"Taking {title(name).lower()} back", work)
@@ -198,11 +204,7 @@ class Session:
 
         def work(job: Job) -> None:
             with self._stoppable(job):
-                before, after = ask(self.model, question), None
-                if space.stack.entries:
-                    with space.stack.applied(self.model):
-                        after = ask(self.model, question)
-            space.compared[question] = Compared(before, after)
+                space.compared = self._compare(question, space.stack)
 
         return Job(self.line, "Asking", work)
 
@@ -217,6 +219,17 @@ class Session:
         measured = measure(self.model, merged.facts, merged, job)
         folder = self._root / space.token / "files" / secrets.token_hex(4)
         return measured, write_files(folder, self.model, measured)
+
+    def _compare(self, question: str, stack: Stack) -> Compared:
+        before, after = ask(self.model, question), None
+        if stack.entries:
+            with stack.applied(self.model):
+                after = ask(self.model, question)
+        return Compared(before, after)
+
+    def _again(self, space: Workspace, stack: Stack) -> Compared | None:
+        """The question that was asked last, put once more."""
+        return None if space.compared is None else self._compare(space.compared.before.prompt, stack)
 
     @contextmanager
     def _stoppable(self, job: Job) -> Generator[None]:

@@ -23,14 +23,10 @@ class Knob:
 
 
 KNOBS = (
-    Knob(
-        "covariance_weight",
-        0.25,
-        "how much all other text counts against the new facts: less of it lets the edit change more",
-    ),
-    Knob("ridge", 0.25, "how much the size of the change counts: less of it lets the edit change more"),
-    Knob("clamp", 2.0, "how far the inner value of a fact may move: more lets the edit change more"),
-    Knob("learning_rate", 2.0, "how large each step of training is: larger steps change more"),
+    Knob("covariance_weight", 0.25, "how much all other text counts against the new facts: the less, the stronger"),
+    Knob("ridge", 0.25, "how much the size of the change counts against it: the less, the stronger"),
+    Knob("clamp", 2.0, "how far the model's inner value of a fact may move: the more, the stronger"),
+    Knob("learning_rate", 2.0, "how large each step of the training is: the larger, the stronger"),
 )
 """The first one that a method has is its knob."""
 
@@ -56,14 +52,13 @@ def choice(model: EditableModel, method: str, strength: Strength) -> Choice:
     values, preset = settings_for(model, method, {})
     names = {field.name for field in fields(METHODS[method].settings)}
     knob = next((knob for knob in KNOBS if knob.setting in names), None)
-    layers = ", ".join(map(str, values.layers))
-    base = f"Preset {preset.name}, layers {layers}."
+    base = f"It writes into layers {', '.join(map(str, values.layers))} (preset {preset.name})."
     if knob is None:
-        return Choice(method, strength, {}, f"{base} This method has no strength to choose: all three are the same.")
+        return Choice(method, strength, {}, f"{base} It has no setting for the strength: all three do the same.")
     usual = float(getattr(values, knob.setting))
     if strength == "normal":
-        words = f"{base} {knob.setting} stays {usual:g}: {knob.meaning}."
+        words = f"{base} Strength normal leaves {knob.setting} at {usual:g}. That is {knob.meaning}."
         return Choice(method, strength, {}, words)
     value = usual * (knob.factor if strength == "strong" else 1 / knob.factor)
-    words = f"{base} Sets {knob.setting} to {value:g} instead of {usual:g}: {knob.meaning}."
+    words = f"{base} Strength {strength} sets {knob.setting} to {value:g} instead of {usual:g}. That is {knob.meaning}."
     return Choice(method, strength, {knob.setting: value}, words)

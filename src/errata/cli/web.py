@@ -27,7 +27,9 @@ PASSWORD = "ERRATA_WEB_PASSWORD"
 def web(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="A hub id, a local folder, or 'almanac', which is the default."),
+        typer.Argument(
+            metavar="[MODEL]", help="A hub id, a local folder, or 'almanac', which is the default."
+        ),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 7860,
     host: Annotated[
@@ -60,7 +62,7 @@ def web(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """Open a page on this machine where MODEL is edited: type facts, see what it says, edit, compare, undo, download."""
+    """Serve a page where MODEL is edited: type facts, see what it says, edit, compare, undo, download."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         from errata.web import serving
 
@@ -76,7 +78,9 @@ def web(
             if model is not None or stored is None:
                 from errata.web.session import Session
 
-                people = Session(load_model(terminal, model or ALMANAC, dtype, device, device_map), covariance)
+                people = Session(
+                    load_model(terminal, model or ALMANAC, dtype, device, device_map), covariance
+                )
             try:
                 examples = famous_facts(EXAMPLES, seed) if people and people.model.name == ALMANAC else []
                 app = serving.make_app(people, examples, run, host=host, password=password)

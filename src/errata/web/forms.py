@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from errata.errors import FactError
@@ -104,7 +104,9 @@ def draft_of(typed: Mapping[str, str]) -> Draft:
     except FactError as error:
         raise FormError({"prompt": str(error)}) from error
     if fact.target_true == fact.target_new:
-        raise FormError({"target_true": "The old and the new answer are the same: there is nothing to change."})
+        raise FormError(
+            {"target_true": "The old and the new answer are the same: there is nothing to change."}
+        )
     return Draft(fact, keep, complete=True)
 
 
@@ -146,7 +148,9 @@ def facts_of_file(path: str | os.PathLike[str], name: str) -> list[Draft]:
     facts = read_facts(path)
     if len(facts) > MOST_FACTS:
         raise FormError(
-            {"file": f"{name} holds {len(facts):,} facts; at most {MOST_FACTS:,} are edited here. Use `errata edit`."}
+            {
+                "file": f"{name} holds {len(facts):,} facts; at most {MOST_FACTS:,} are edited here. Use `errata edit`."
+            }
         )
     return [Draft(fact) for fact in facts]
 
@@ -164,7 +168,9 @@ def _subject(given: Mapping[str, str], errors: dict[str, str]) -> tuple[str, str
     """The prompt with `{}` in place of its subject, and the subject."""
     prompt, subject = given["prompt"], given["subject"]
     if not prompt:
-        errors["prompt"] = "Write the beginning of a sentence, with its subject in braces: The capital of {France} is"
+        errors["prompt"] = (
+            "Write the beginning of a sentence, with its subject in braces: The capital of {France} is"
+        )
         return prompt, subject
     found = BRACES.findall(prompt)
     if len(found) > 1:
@@ -181,9 +187,13 @@ def _subject(given: Mapping[str, str], errors: dict[str, str]) -> tuple[str, str
             "Which word is the subject? Put braces around it, as in: The capital of {France} is"
         )
     elif not found and subject not in prompt:
-        errors["subject"] = f"The question does not contain {subject!r}. Write the subject as it stands there."
+        errors["subject"] = (
+            f"The question does not contain {subject!r}. Write the subject as it stands there."
+        )
     elif not found and prompt.count(subject) > 1:
-        errors["subject"] = f"The question contains {subject!r} more than once. Put braces around the one that is meant."
+        errors["subject"] = (
+            f"The question has {subject!r} more than once. Put braces around the one that is meant."
+        )
     return prompt, subject
 
 
@@ -204,7 +214,9 @@ def _neighbors(text: str, errors: dict[str, str]) -> tuple[list[Probe], tuple[st
     for line in _lines(text, "neighbors", errors):
         question, arrow, answer = (part.strip() for part in line.partition(ARROW))
         if not question or (arrow and not answer):
-            errors["neighbors"] = f"This line lacks a question or an answer: {line[:60]!r}. Write: question {ARROW} answer"
+            errors["neighbors"] = (
+                f"A line lacks its question or answer: {line[:60]!r}. Write: question {ARROW} answer"
+            )
         elif arrow:
             answered.append(Probe(_filled(question), answer))
         else:

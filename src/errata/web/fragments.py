@@ -143,7 +143,9 @@ def scores(results: Results) -> str:
 
 def bars(changed: Sequence[Bar]) -> str:
     """How much each layer is changed."""
-    named = [{"layer": bar.layer, "name": PARTS.get(bar.kind, bar.kind), "share": bar.share} for bar in changed]
+    named = [
+        {"layer": bar.layer, "name": PARTS.get(bar.kind, bar.kind), "share": bar.share} for bar in changed
+    ]
     return _fragment("bars", named, max((bar.share for bar in changed), default=0.0))
 
 

@@ -29,10 +29,14 @@ Update = dict[Any, Any]
 
 def theme() -> gr.themes.Base:
     """Gradio's plain theme with the fonts of the person's own system: nothing is fetched."""
-    return gr.themes.Default(font=SYSTEM_FONTS, font_mono=MONO_FONTS, primary_hue="blue", secondary_hue="blue")
+    return gr.themes.Default(
+        font=SYSTEM_FONTS, font_mono=MONO_FONTS, primary_hue="blue", secondary_hue="blue"
+    )
 
 
-def make_page(session: Session | None, examples: Sequence[Fact] = (), stored: Stored | None = None) -> gr.Blocks:
+def make_page(
+    session: Session | None, examples: Sequence[Fact] = (), stored: Stored | None = None
+) -> gr.Blocks:
     """The page of a session, of a stored run, or of both."""
     name = session.model.name if session is not None else stored.title if stored is not None else ""
     with gr.Blocks(title=f"Errata: {name}", analytics_enabled=False) as page:
@@ -273,14 +277,17 @@ class _Editor:
             self.adapter: _file(None if files is None else files.adapter),
             self.report: _file(None if files is None else files.report),
             self.facts_file: _file(None if files is None else files.facts),
-            self.file_notes: _shown("" if files is None or not files.notes else fragments.note(" ".join(files.notes))),
+            self.file_notes: _shown(
+                "" if files is None or not files.notes else fragments.note(" ".join(files.notes))
+            ),
         }
 
     def _errors(self, found: FormError | None = None) -> Update:
         """Each error beside its field, and none beside the others."""
         told = {} if found is None else found.fields
         return {
-            slot: _shown(fragments.error(told[name]) if name in told else "") for name, slot in self.errors.items()
+            slot: _shown(fragments.error(told[name]) if name in told else "")
+            for name, slot in self.errors.items()
         }
 
     def _emptied(self) -> Update:

@@ -128,7 +128,9 @@ class Session:
         """
         together = (*space.drafts, *drafts)
         if len(together) > MOST_FACTS:
-            raise FormError({"file": f"That would be {len(together):,} facts; at most {MOST_FACTS:,} are edited at once."})
+            raise FormError(
+                {"file": f"That would be {len(together):,} facts; {MOST_FACTS:,} can wait at most."}
+            )
         self._check(space, [draft.fact for draft in together])
         space.drafts = together
 
@@ -140,7 +142,9 @@ class Session:
         """
         self._check_free(space)
         if not drafts:
-            raise FormError({"edit": "There is nothing to write yet. Type a fact above, or upload a file of facts."})
+            raise FormError(
+                {"edit": "There is nothing to write yet. Type a fact above, or upload a file of facts."}
+            )
         self._check(space, [draft.fact for draft in drafts])
         number = space.count + 1
         name = f"edit-{number}"
@@ -169,7 +173,9 @@ class Session:
             space.stack, space.measured, space.files = stack, measured, files
             space.edits = (*space.edits, Made(stack.entries[-1], chosen, written.facts))
             space.drafts, space.compared, space.count = (), compared, number
-            space.note = "".join(f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped)
+            space.note = "".join(
+                f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped
+            )
 
         space.job = Job(self.line, f"Edit {number}: {len(drafts)} fact{'s' * (len(drafts) != 1)}", work)
         return space.job
@@ -190,7 +196,7 @@ class Session:
             with self._stoppable(job):
                 measured, files = self._measure(space, left, job) if left.entries else (None, None)
                 compared = self._again(space, left)
-            leaning = [entry for entry in space.stack.leaning_on(name)]
+            leaning = space.stack.leaning_on(name)
             space.stack = space.stack.remove(name)
             space.edits = tuple(one for one in space.edits if one is not made)
             space.measured, space.files, space.compared = measured, files, compared
@@ -234,7 +240,9 @@ class Session:
     @contextmanager
     def _stoppable(self, job: Job) -> Generator[None]:
         """Inside, a job that is cancelled ends before the model's next pass."""
-        handle = cast(nn.Module, self.model.model).register_forward_pre_hook(cast(Callable[..., None], job.check))
+        handle = cast(nn.Module, self.model.model).register_forward_pre_hook(
+            cast(Callable[..., None], job.check)
+        )
         try:
             yield
         finally:
@@ -245,7 +253,9 @@ class Session:
         for fact in facts:
             other = seen.setdefault(fact.key, fact.target_new)
             if other != fact.target_new:
-                told = f"{fact.question!r} is to be both {other!r} and {fact.target_new!r}. Keep one of the two."
+                told = (
+                    f"{fact.question!r} is to be both {other!r} and {fact.target_new!r}. Keep one of the two."
+                )
                 raise FormError({"edit": told})
         for conflict in space.stack.conflicts(facts)[:1]:
             raise FormError(

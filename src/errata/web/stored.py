@@ -1,4 +1,4 @@
-"""A run that lies on disk, for the page: what `errata evaluate`, `errata edit --evaluate` or `errata reproduce` wrote."""
+"""A run that lies on disk, for the page: of `errata evaluate`, `errata edit --evaluate` or `errata reproduce`."""
 
 from __future__ import annotations
 

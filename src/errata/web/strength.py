@@ -23,7 +23,11 @@ class Knob:
 
 
 KNOBS = (
-    Knob("covariance_weight", 0.25, "how much all other text counts against the new facts: the less, the stronger"),
+    Knob(
+        "covariance_weight",
+        0.25,
+        "how much all other text counts against the new facts: the less, the stronger",
+    ),
     Knob("ridge", 0.25, "how much the size of the change counts against it: the less, the stronger"),
     Knob("clamp", 2.0, "how far the model's inner value of a fact may move: the more, the stronger"),
     Knob("learning_rate", 2.0, "how large each step of the training is: the larger, the stronger"),
@@ -54,7 +58,9 @@ def choice(model: EditableModel, method: str, strength: Strength) -> Choice:
     knob = next((knob for knob in KNOBS if knob.setting in names), None)
     base = f"It writes into layers {', '.join(map(str, values.layers))} (preset {preset.name})."
     if knob is None:
-        return Choice(method, strength, {}, f"{base} It has no setting for the strength: all three do the same.")
+        return Choice(
+            method, strength, {}, f"{base} It has no setting for the strength: all three do the same."
+        )
     usual = float(getattr(values, knob.setting))
     if strength == "normal":
         words = f"{base} Strength normal leaves {knob.setting} at {usual:g}. That is {knob.meaning}."

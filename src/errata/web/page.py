@@ -121,7 +121,7 @@ class _Editor:
         self.errors: dict[str, gr.HTML] = {}
         self._field("prompt", "Question, with its subject in braces", "The capital of {France} is")
         self._field("target_new", "New answer", "Cairo")
-        with gr.Accordion("More: subject, old answer, test questions", open=False):
+        with gr.Accordion("More: subject, old answer, test questions", open=False) as self.more:
             self._field("subject", "Subject, if there are no braces", "France")
             self._field("target_true", "Answer until now (if empty, what the model says)", "Paris")
             self._field(
@@ -212,7 +212,7 @@ class _Editor:
             self.scores, self.bars, self.made, self.chosen, self.undo, self.adapter, self.report, self.facts_file,
             self.file_notes, self.timer, self.said,
         ]  # fmt: skip
-        form = [*typed, self.example, *self.errors.values()]
+        form = [*typed, self.example, self.more, *self.errors.values()]
         self._on(page.load, self._opened, [self.token], [self.token, *state])
         self._on(self.timer.tick, self._tick, [self.token], state)
         self._on(self.example.input, self._fill, [self.example], form)
@@ -285,7 +285,8 @@ class _Editor:
     def _errors(self, found: FormError | None = None) -> Update:
         """Each error beside its field, and none beside the others."""
         told = {} if found is None else found.fields
-        return {
+        unfold = {self.more: gr.update(open=True)} if INSIDE & told.keys() else {}
+        return unfold | {
             slot: _shown(fragments.error(told[name]) if name in told else "")
             for name, slot in self.errors.items()
         }
@@ -397,6 +398,8 @@ def _typed(texts: Sequence[str]) -> dict[str, str]:
     return dict(zip(ORDER, (text or "" for text in texts), strict=True))
 
 
+INSIDE = {"subject", "target_true", "paraphrases", "neighbors"}
+"""Fields that are folded away at first."""
 ORDER = ("prompt", "target_new", "subject", "target_true", "paraphrases", "neighbors")
 assert sorted(ORDER) == sorted(FIELDS)
 

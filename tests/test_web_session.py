@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
 import errata
 from cli_world import LAYERS, run, the_world
@@ -28,6 +29,8 @@ from families import FACTS, tiny_model
 from tiny import fresh_model
 
 QUICK = Choice("pmet", "normal", {"layers": LAYERS, "steps": 4, "covariance_weight": 20}, "")
+PATIENCE = 300.0
+"""Seconds: a busy machine is no failure."""
 EVIL = "<script>alert(1)</script>{{7*7}}${7*7}`"
 
 
@@ -56,7 +59,7 @@ def test_who_came_first_is_first_and_the_others_see_their_place() -> None:
 
     def work(name: str) -> Job:
         def act(job: Job) -> None:
-            gate.wait(30)
+            gate.wait(PATIENCE)
             order.append(name)
 
         return Job(line, name, act)
@@ -65,19 +68,19 @@ def test_who_came_first_is_first_and_the_others_see_their_place() -> None:
     assert [job.view().before for job in jobs] == [0, 1, 2]
     assert [job.view().state for job in jobs[1:]] == ["waiting", "waiting"]
     gate.set()
-    assert [job.wait(30).state for job in jobs] == ["done"] * 3
+    assert [job.wait(PATIENCE).state for job in jobs] == ["done"] * 3
     assert order == ["a", "b", "c"]
 
 
 def test_who_waits_can_leave_and_the_others_move_up() -> None:
     line, gate = Line(), threading.Event()
-    first = Job(line, "first", lambda job: bool(gate.wait(30)) and None)
+    first = Job(line, "first", lambda job: bool(gate.wait(PATIENCE)) and None)
     second, third = (Job(line, name, lambda job: None) for name in ("second", "third"))
     second.cancel()
-    assert second.wait(30).state == "cancelled"
+    assert second.wait(PATIENCE).state == "cancelled"
     assert third.view().before == 1
     gate.set()
-    assert (first.wait(30).state, third.wait(30).state) == ("done", "done")
+    assert (first.wait(PATIENCE).state, third.wait(PATIENCE).state) == ("done", "done")
 
 
 def test_a_job_tells_its_stages_and_how_it_failed() -> None:
@@ -85,18 +88,18 @@ def test_a_job_tells_its_stages_and_how_it_failed() -> None:
         job("optimization", 1, 3)
         raise errata.errors.NoFactsLeft("nothing left")
 
-    view = Job(Line(), "an edit", work).wait(30)
+    view = Job(Line(), "an edit", work).wait(PATIENCE)
     assert (view.state, view.message) == ("failed", "nothing left")
     assert [(stage.name, stage.done, stage.total) for stage in view.stages] == [("Values of the facts", 1, 3)]
 
 
 def test_a_bug_in_a_job_is_told_and_frees_the_line(caplog: pytest.LogCaptureFixture) -> None:
     line = Line()
-    view = Job(line, "a bug", lambda job: 1 // 0 and None).wait(30)
+    view = Job(line, "a bug", lambda job: 1 // 0 and None).wait(PATIENCE)
     assert view.state == "failed"
     assert "ZeroDivisionError" in view.message
     assert "a bug failed" in caplog.text
-    assert Job(line, "next", lambda job: None).wait(30).state == "done"
+    assert Job(line, "next", lambda job: None).wait(PATIENCE).state == "done"
 
 
 # --- what is typed -------------------------------------------------------------------------------
@@ -245,12 +248,22 @@ def test_a_cancelled_edit_leaves_nothing_but_its_facts(session: Session) -> None
     with pytest.raises(FormError, match="running already"):
         session.edit(space, space.drafts, QUICK)
     job.cancel()
-    assert job.wait(30).state == "cancelled"
+    assert job.wait(PATIENCE).state == "cancelled"
     assert session.model.measure_fingerprint() == before
     assert not session.model.written
     assert space.edits == ()
     assert [draft.fact for draft in space.drafts] == [FACTS[0]]
     assert session.edit(space, space.drafts, QUICK).wait().state == "done"
+
+
+def test_facts_can_be_written_side_by_side(session: Session) -> None:
+    torch.set_num_threads(2)
+    try:
+        space = session.workspace(None)
+        view = session.edit(space, [Draft(fact) for fact in FACTS], QUICK).wait(PATIENCE)
+    finally:
+        torch.set_num_threads(1)
+    assert view.state == "done", view.message
 
 
 def test_an_edit_that_is_cancelled_while_it_is_measured_is_taken_out(

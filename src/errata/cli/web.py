@@ -78,9 +78,8 @@ def web(
             if model is not None or stored is None:
                 from errata.web.session import Session
 
-                people = Session(
-                    load_model(terminal, model or ALMANAC, dtype, device, device_map), covariance
-                )
+                loaded = load_model(terminal, model or ALMANAC, dtype, device, device_map)
+                people = Session(loaded, covariance, seed)
             try:
                 examples = famous_facts(EXAMPLES, seed) if people and people.model.name == ALMANAC else []
                 app = serving.make_app(people, examples, run, host=host, password=password)

@@ -84,8 +84,8 @@ class Job:
             pace.report(done)
             self._stages[stage] = (done, total, pace)
 
-    def check(self, *_: object) -> None:
-        """Raise if the job was cancelled; takes what a hook of a module is given.
+    def check(self) -> None:
+        """Raise if the job was cancelled.
 
         Raises:
             Cancelled: it was.

@@ -22,6 +22,8 @@ SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 TICK = 0.4
 """Seconds between two looks at a job."""
+KEPT = (3_600, 7 * 86_400)
+"""Seconds: how often Gradio's copies of files are looked through, and how old they may get; none outlives the page."""
 STORAGE = "errata-web"
 """Where the browser keeps which workspace is its own."""
 Update = dict[Any, Any]
@@ -39,7 +41,7 @@ def make_page(
 ) -> gr.Blocks:
     """The page of a session, of a stored run, or of both."""
     name = session.model.name if session is not None else stored.title if stored is not None else ""
-    with gr.Blocks(title=f"Errata: {name}", analytics_enabled=False) as page:
+    with gr.Blocks(title=f"Errata: {name}", analytics_enabled=False, delete_cache=KEPT) as page:
         if stored is not None:
             _stored_run(stored)
         if session is not None:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,10 +92,11 @@ class Workspace:
 class Session:
     """One model and everyone who works with it."""
 
-    def __init__(self, model: EditableModel, covariance: Path | None = None) -> None:
+    def __init__(self, model: EditableModel, covariance: Path | None = None, seed: int = 0) -> None:
         """`covariance` is a folder of second moments (default: measured with the first edit, and kept)."""
         self.model = model
         self.covariance = covariance
+        self.seed = seed
         self.line = Line()
         self._root = Path(tempfile.mkdtemp(prefix="errata-web-"))
         self._lock = threading.Lock()
@@ -160,6 +161,7 @@ class Session:
                     chosen.method,
                     chosen.settings,
                     covariance=self.covariance,
+                    seed=self.seed,
                     keep_in=cache_root() / KEPT,
                     on_progress=job,
                 )
@@ -240,9 +242,11 @@ class Session:
     @contextmanager
     def _stoppable(self, job: Job) -> Generator[None]:
         """Inside, a job that is cancelled ends before the model's next pass."""
-        handle = cast(nn.Module, self.model.model).register_forward_pre_hook(
-            cast(Callable[..., None], job.check)
-        )
+
+        def check(*_: object) -> None:  # a plain function: workers copy the model with its hooks, and no job can be copied
+            job.check()
+
+        handle = cast(nn.Module, self.model.model).register_forward_pre_hook(check)
         try:
             yield
         finally:

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import errata
-from errata.covariance import collect, default_recipe
 from errata.corpora import corpus_identity, corpus_texts
+from errata.covariance import collect, default_recipe
 from errata.embedded import almanac_path
 from errata.web import serving
 from errata.web.session import Session
@@ -43,7 +43,9 @@ def served(app: Any) -> Iterator[str]:
     import uvicorn
 
     with serving.bind("127.0.0.1", 0) as taken:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none")
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
         thread.start()
         while not server.started:
@@ -158,7 +160,9 @@ def test_the_whole_journey(visit: Any, tmp_path: Path) -> None:
     expect(person.page.get_by_text("Paris").first).to_be_visible()
     person.button("Edit the model").click()
     person.sees("4. Before and after")
-    expect(person.page.get_by_role("row").filter(has_text="The capital of France is")).to_contain_text("Cairo")
+    expect(person.page.get_by_role("row").filter(has_text="The capital of France is")).to_contain_text(
+        "Cairo"
+    )
     person.sees("Efficacy, accuracy")
     person.sees("Layer 4, feed-forward")
     person.sees("1 of 1 said now.")
@@ -214,7 +218,9 @@ def test_bad_input_is_told_beside_its_field(visit: Any) -> None:
 
 def test_what_is_typed_is_neither_run_nor_shown_as_html(visit: Any) -> None:
     person = visit()
-    evil = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{7*7}} ${window.hacked=1} **b**"
+    evil = (
+        "<script>window.hacked=1</script><img src=x onerror=window.hacked=1> {{7*7}} ${window.hacked=1} **b**"
+    )
     person.field("Ask it anything: the beginning of a sentence").fill(evil)
     person.button("Ask").click()
     person.sees("The unedited model")
@@ -272,7 +278,9 @@ def test_it_fits_a_phone(visit: Any, scheme: str) -> None:
 
 
 def test_a_stored_run_needs_no_model(browser: Any) -> None:
-    stored = Stored("pmet-table-1", "on almanac", None, ("", "Edits"), (("PMET <b>", "8"),), (("A", "<svg/>"),))
+    stored = Stored(
+        "pmet-table-1", "on almanac", None, ("", "Edits"), (("PMET <b>", "8"),), (("A", "<svg/>"),)
+    )
     with served(serving.make_app(None, (), stored)) as address:
         person = Visitor(browser, address)
         person.sees("Stored run")

@@ -5,6 +5,7 @@ import re
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tiny import fresh_model
 QUICK = Choice("pmet", "normal", {"layers": LAYERS, "steps": 4, "covariance_weight": 20}, "")
 PATIENCE = 300.0
 """Seconds: a busy machine is no failure."""
+SHORT = "<i>{{7}}${7}`"
 EVIL = "<script>alert(1)</script>{{7*7}}${7*7}`"
 
 
@@ -375,7 +377,7 @@ class Tags(HTMLParser):
 
 
 def test_nothing_that_was_typed_becomes_html_or_a_template(session: Session) -> None:
-    fact = Fact("{} says", f"Orin {EVIL}", EVIL, "x", paraphrase_prompts=[f"Now {EVIL} says"])
+    fact = Fact("{} says", f"Orin {SHORT}", SHORT, "x", paraphrase_prompts=[f"Now {SHORT} says"])
     space = edited(session, fact)
     assert space.measured is not None
     shown = [
@@ -391,10 +393,10 @@ def test_nothing_that_was_typed_becomes_html_or_a_template(session: Session) -> 
     ]
     for html in shown:
         read = Tags(html)
-        assert "script" not in read.tags
-        assert "alert(1)" in read.text or "alert(1)" in html
+        assert not {"script", "i"} & read.tags
+        assert EVIL in read.text or SHORT in read.text or f"<figcaption>{EVIL}" in unescape(html)
         assert not re.search(r"[{}$`]", html)
-    assert EVIL in Tags(shown[4]).text
+    assert SHORT in Tags(shown[4]).text
 
 
 def test_the_scores_are_shown_with_their_intervals(session: Session) -> None:

@@ -93,12 +93,15 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         SettingsError: it is taken, or not this machine's.
     """
+    taken: socket.socket | None = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         taken = socket.socket(family, socket.SOCK_STREAM)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))
     except OSError as error:
+        if taken is not None:
+            taken.close()
         raise SettingsError(
             f"The page cannot be at {host}, port {port}: {error.strerror or error}. Choose another: --port 0 takes "
             "any that is free."

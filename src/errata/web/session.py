@@ -243,7 +243,9 @@ class Session:
     def _stoppable(self, job: Job) -> Generator[None]:
         """Inside, a job that is cancelled ends before the model's next pass."""
 
-        def check(*_: object) -> None:  # a plain function: workers copy the model with its hooks, and no job can be copied
+        def check(
+            *_: object,
+        ) -> None:  # a plain function: workers copy the model with its hooks, and no job can be copied
             job.check()
 
         handle = cast(nn.Module, self.model.model).register_forward_pre_hook(check)

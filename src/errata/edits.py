@@ -145,6 +145,7 @@ class Edit:
             with atomic_folder(folder) as aside:
                 # One entry alone: several are written in any order, and equal edits would be unequal files.
                 save_file(tensors, aside / WEIGHTS, metadata={"errata_edit": str(FORMAT)})
+                (aside / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
                 text = json.dumps(self.about(), indent=1, ensure_ascii=False)
                 (aside / ABOUT).write_text(text, encoding="utf-8")
         except OutputExists:

@@ -187,13 +187,35 @@ def test_an_adapter_cut_to_a_rank_is_the_nearest_of_that_rank_and_says_what_is_l
         found.to_peft(tmp_path / "other", model, rank=0)
 
 
-def test_a_dense_change_is_named_and_exported_as_differences(tmp_path: Path) -> None:
-    model = fresh()
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_dense_change_stands_in_the_adapter_as_it_is(family: str, tmp_path: Path) -> None:
+    model = fresh(family)
     found = random_edit(model)
     dense = model.site("attention", 2).path
-    with pytest.raises(EditError, match=rf"The change of {dense} is dense: .*--format safetensors.*--rank"):
-        found.to_peft(tmp_path / "adapter", model)
-    assert not (tmp_path / "adapter").exists()
+    cuts = found.to_peft(tmp_path / "adapter", model)
+    assert [path for path, one in cuts.items() if one.dense] == [dense]
+    assert "is dense" in (tmp_path / "adapter" / "README.md").read_text()
+    got = logits(loaded(model, tmp_path / "adapter"), model)
+    back = from_peft(tmp_path / "adapter", model)
+    assert torch.equal(back.deltas[dense].matrix, found.deltas[dense].matrix)
+    found.apply(model)
+    assert furthest(got, logits(model.model, model)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_not_a_number_reaches_no_file(number: float, tmp_path: Path) -> None:
+    model = fresh()
+    found = thin_edit(model)
+    path = next(iter(found.deltas))
+    broken = replace(found, deltas={path: Delta(None, None, torch.full(found.deltas[path].shape, number))})
+    for write in (
+        lambda: broken.save(tmp_path / "edit"),
+        lambda: broken.to_peft(tmp_path / "adapter", model),
+        lambda: to_weights(broken, tmp_path / "diff", model),
+    ):
+        with pytest.raises(EditError, match="infinite or not a number"):
+            write()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dense_matrix_of_low_rank_is_no_dense_change(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ With Delta = U S V^T, an adapter of LoRA (Hu et al. 2021, eq. 3: h = W x + (alph
 
     B = U S^(1/2),  A = S^(1/2) V^T,  alpha = r
 
-adds Delta exactly. Its rank is the number of singular values that are not zero: at most one a fact and write.
+adds Delta exactly. Its rank is the number of singular values that are not zero: at most one a fact and write. A dense
+Delta, whose rank is more than half of its smaller side, becomes A = Delta, B = I (or the other way round): it stands in
+the adapter as it is.
 """
 
 import json
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -42,6 +45,8 @@ class Cut:
     norm: float
     lost: float
     """The Frobenius norm of what was cut off."""
+    dense: bool = False
+    """Whether the change is too dense for thin factors and stands in the adapter as it is."""
 
 
 def check_peft() -> None:
@@ -54,11 +59,10 @@ def check_peft() -> None:
         raise MissingExtra("LoRA adapters are written and read with PEFT: pip install 'errata[export]'.")
 
 
-def cut(path: str, delta: Delta, rank: int | None = None) -> Cut:
-    """The best thin factors of a change: exact, or at most `rank` of them (Eckart and Young 1936).
+def cut(delta: Delta, rank: int | None = None) -> Cut:
+    """The best factors of a change: exact, or at most `rank` of them (Eckart and Young 1936).
 
     Raises:
-        EditError: the change is dense, and no rank was given.
         SettingsError: the rank is not at least 1.
     """
     if rank is not None and rank < 1:
@@ -67,30 +71,40 @@ def cut(path: str, delta: Delta, rank: int | None = None) -> Cut:
     # What rounding leaves in place of zeros, as numpy.linalg.matrix_rank tells it.
     nothing = float(sizes[0]) * max(delta.shape) * torch.finfo(delta.matrix.dtype).eps if len(sizes) else 0.0
     full = int((sizes > nothing).sum())
+    norm = float(sizes.square().sum().sqrt())
+    dtype = torch.promote_types(delta.matrix.dtype, torch.float32)
     if rank is None and full > min(delta.shape) / 2:
-        raise EditError(
-            f"The change of {path} is dense: its rank is {full} of {min(delta.shape)}, so that no adapter is smaller "
-            "than the weight. Export it with --format safetensors (or a whole model: errata apply), or say how much "
-            "may be kept: --rank R."
-        )
+        return Cut(_as_it_is(delta.matrix.cpu().to(dtype)), full, norm, 0.0, dense=True)
     kept = full if rank is None else min(rank, full)
     roots = sizes[:kept].sqrt()
-    dtype = torch.promote_types(delta.matrix.dtype, torch.float32)
     thin = Delta(
         (left[:, :kept] * roots).to(dtype).contiguous(),
         (roots[:, None] * right[:kept]).to(dtype).contiguous(),
     )
-    return Cut(thin, full, float(sizes.square().sum().sqrt()), float(sizes[kept:full].square().sum().sqrt()))
+    return Cut(thin, full, norm, float(sizes[kept:full].square().sum().sqrt()))
+
+
+def _as_it_is(matrix: Float[Tensor, "d_out d_in"]) -> Delta:
+    """Two factors of which one is the matrix itself and the other the identity."""
+    unit = torch.eye(min(matrix.shape), dtype=matrix.dtype)
+    wide = matrix.shape[0] <= matrix.shape[1]
+    return Delta(unit, matrix.contiguous()) if wide else Delta(matrix.contiguous(), unit)
 
 
 def cut_notes(cuts: Mapping[str, Cut]) -> tuple[str, ...]:
-    """What a card says of changes that were cut; nothing where nothing is lost."""
+    """What a card says of changes that were cut, or that are dense; nothing where the adapter is thin and exact."""
+    notes: list[str] = []
     lost = share_lost(cuts.values())
-    if not lost:
-        return ()
-    return (
-        f"The change was cut to rank {max(one.delta.rank for one in cuts.values())}: {lost:.2%} of its norm is lost.",
-    )
+    dense = sum(one.dense for one in cuts.values())
+    if lost:
+        rank = max(one.delta.rank for one in cuts.values())
+        notes.append(f"The change was cut to rank {rank}: {lost:.2%} of its norm is lost.")
+    if dense:
+        notes.append(
+            f"The change of {dense} of {len(cuts)} weights is dense, and stands in the adapter as it is. Plain "
+            "differences of weights (`errata export --format safetensors`) are smaller."
+        )
+    return tuple(notes)
 
 
 def share_lost(cuts: Iterable[Cut]) -> float:
@@ -245,7 +259,7 @@ def _read_factors(file: Path, path: str, outer: Tensor | None, inner: Tensor, co
     rank = inner.shape[0]
     dtype = torch.promote_types(outer.dtype, torch.float32)
     scaled = outer.double() * (alpha / (rank**0.5 if config.use_rslora else rank))
-    return Delta(scaled.to(dtype).contiguous(), inner.to(dtype).contiguous())
+    return Delta.from_factors(scaled, inner.double(), dtype)
 
 
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")

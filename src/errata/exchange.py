@@ -7,6 +7,7 @@ from pathlib import Path
 
 from errata.adapters import read_adapter, sites_of, write_diff
 from errata.cards import ABOUT, exported
+from errata.deltas import check_finite
 from errata.edits import Edit, EditOrigin, edit_described
 from errata.errors import WrongModel
 from errata.loading import load_without_weights
@@ -19,9 +20,11 @@ def to_weights(edit: Edit, folder: str | os.PathLike[str], model: EditableModel 
     `model` tells how parameters are stored; by default the configuration of `edit.origin.model` does.
 
     Raises:
+        EditError: a number of it is infinite or not a number.
         WrongModel: the model lacks a weight that is changed.
         OutputExists: the folder is there already and not empty.
     """
+    check_finite(edit.deltas)
     sites = sites_of(model or load_without_weights(edit.origin.model), edit.deltas)
     with exported(folder, edit.card, edit.about(), "safetensors") as aside:
         write_diff(aside, edit.deltas, sites)

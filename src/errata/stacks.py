@@ -25,6 +25,7 @@ from torch import Tensor
 from errata.deltas import sum_deltas
 from errata.edits import Edit, SettingValue, load_edit
 from errata.errors import EditError, FactError, SettingsError, WrongModel
+from errata.factors import ridged
 from errata.facts import Fact
 from errata.files import atomic_file
 from errata.methods import prepare
@@ -332,25 +333,29 @@ def edit_on(
     if not hold and isinstance(run.settings, AlphaEditSettings):
         raise SettingsError("alphaedit always knows the keys of earlier edits; they cannot be left out.")
     if hold and isinstance(run.settings, LocateThenEditSettings) and stack.entries:
-        run = _holding(run)
+        run = holding(run)
     with stack.applied(model):
         made = run.as_edit(facts, run.changes(facts))
     edit = replace(made, origin=replace(made.origin, fingerprint=stack.fingerprint))
     return stack.add(name, edit, stack.names)
 
 
-def _holding(run: Run) -> Run:
-    """The run with K_p K_p^T of the edits in the model beside lambda E[k k^T]."""
+def holding(run: Run) -> Run:
+    """The run with K_p K_p^T beside lambda E[k k^T]: of `Task.earlier`, and of the edits in the model.
 
-    def holding(task: Task, settings: Any) -> Changes:
-        def known(site: Site) -> Float[Tensor, "d_in d_in"]:
-            moment = task.covariance(site)
+    The ridge stays a share of E[k k^T] alone: with the earlier keys in it, it would grow from edit to edit.
+    """
+
+    def known_too(task: Task, settings: Any) -> Changes:
+        def moment(site: Site) -> Float[Tensor, "d_in d_in"]:
+            plain = ridged(task.covariance(site), settings.covariance_ridge)
             earlier = earlier_key_sum(task.model, site, settings.key_average, task.earlier)
-            return moment + earlier.to(moment) / settings.covariance_weight
+            return plain + earlier.to(plain) / settings.covariance_weight
 
-        return run.method.run(replace(task, covariance=known, lower=no_factor), settings)
+        bare = replace(settings, covariance_ridge=0.0)
+        return run.method.run(replace(task, covariance=moment, lower=no_factor), bare)
 
-    return replace(run, method=replace(run.method, run=holding))
+    return replace(run, method=replace(run.method, run=known_too))
 
 
 def _sayings(fact: Fact) -> list[tuple[str, ...]]:

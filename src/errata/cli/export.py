@@ -143,7 +143,7 @@ class _Cost:
         from errata.adapters import cut
 
         loaded = load_model(terminal, model, None, None, None)
-        deltas = {path: cut(path, delta, rank).delta for path, delta in edit.deltas.items()}
+        deltas = {path: cut(delta, rank).delta for path, delta in edit.deltas.items()}
         results: list[Results] = []
         for what, one in (("Evaluating the edit", edit), ("and the adapter", replace(edit, deltas=deltas))):
             with terminal.progress(what) as on_progress:
@@ -204,6 +204,10 @@ def _report(
         terminal.show(cost.table())
     elif lost:
         terminal.note("What that costs in efficacy and specificity is measured with --facts.")
+    if any(one.dense for one in cuts.values()):
+        terminal.note(
+            "The change is dense, and stands in the adapter as it is: --format safetensors is smaller."
+        )
     terminal.result(
         {
             "output": str(output),

@@ -215,6 +215,8 @@ class Presets:
     presets: tuple[Preset, ...]
     layer_rule: str = "several"
     """Which of `LAYER_RULES` chooses the layers of a model without a preset."""
+    late_layer_rule: str | None = None
+    """The same for `late_layers`, where the method has them."""
 
     def for_model(self, name: str, layer_count: int, preset: str | None = None) -> Preset:
         """The preset of that name; without a name the first one of the model; for a model without one, the rule.
@@ -277,11 +279,16 @@ class Presets:
         layer_rule = LAYER_RULES[self.layer_rule]
         layers = layer_rule.choose(layer_count)
         values = {**self.defaults, "layers": layers}
+        late = ""
+        if self.late_layer_rule is not None:
+            late_rule = LAYER_RULES[self.late_layer_rule]
+            values["late_layers"] = late_layers = late_rule.choose(layer_count)
+            late = f" Late layers: {_span(late_layers)} ({late_rule.words})."
         *others, last = [setting for setting in MATTER_MOST if setting in values]
         most = f"{', '.join(others)} and {last} matter" if others else f"{last} matters"
         rule = (
             f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. Layers: "
-            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}). All else: the defaults in "
+            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}).{late} All else: the defaults in "
             f"presets/{self.method}.toml. Better values can be set one by one ({most} "
             "most) or taken from a preset of a similar model: "
             f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
@@ -335,6 +342,12 @@ def last_layers_by_rule(layer_count: int) -> tuple[int, ...]:
     return tuple(range(max(0, layer_count - 3), layer_count))
 
 
+def read_out_layers_by_rule(layer_count: int) -> tuple[int, ...]:
+    """The last fifth of the blocks, one at least and five at most, where answers are read off; tested on Almanac alone."""
+    count = min(RULE_BLOCKS, max(1, layer_count // 5))
+    return tuple(range(layer_count - count, layer_count))
+
+
 @dataclass(frozen=True)
 class LayerRule:
     """How the layers of a model without a preset are chosen from the number of its blocks, and that in words."""
@@ -352,6 +365,7 @@ LAYER_RULES: Mapping[str, LayerRule] = {
     "one": LayerRule(layer_by_rule, f"the second of {_SEVERAL}"),
     "late": LayerRule(late_layer_by_rule, "the one at seven tenths of the depth"),
     "last": LayerRule(last_layers_by_rule, "the last three"),
+    "read_out": LayerRule(read_out_layers_by_rule, f"the last fifth, {RULE_BLOCKS} at most"),
 }
 """A method names its own in its file of presets."""
 
@@ -364,7 +378,7 @@ def _span(layers: Sequence[int]) -> str:
 def load_presets(method: str) -> Presets:
     """Read `presets/<method>.toml`.
 
-    The file: `layer_rule`, unless it is "several"; a table `[defaults]` with a `source`; and one `[[preset]]` for each
+    The file: `layer_rule`, unless it is "several", and `late_layer_rule` where there are late layers; a table `[defaults]` with a `source`; and one `[[preset]]` for each
     published row, with its `name`, the `models` it is for, its `source`, and the settings in which it differs from
     the defaults. Rows of one name are one preset, with values for some models in particular; a row for no model is the
     one for all others.
@@ -382,7 +396,14 @@ def load_presets(method: str) -> Presets:
     source = str(defaults.pop("source"))
     presets = tuple(_preset(row, defaults) for row in table["preset"])
     rule = str(table.get("layer_rule", "several"))
-    return Presets(method=method, defaults=defaults, source=source, presets=presets, layer_rule=rule)
+    return Presets(
+        method=method,
+        defaults=defaults,
+        source=source,
+        presets=presets,
+        layer_rule=rule,
+        late_layer_rule=table.get("late_layer_rule"),
+    )
 
 
 def _preset(row: Mapping[str, Any], defaults: Mapping[str, object]) -> Preset:

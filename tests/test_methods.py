@@ -50,7 +50,7 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> Moments:
     def folder_of(model: EditableModel) -> Path:
         if model not in folders:
             folders[model] = tmp_path_factory.mktemp("moments")
-            sites = [model.site(kind, layer) for kind in ("ffn", "attention") for layer in (0, 1, 2)]
+            sites = [model.site(kind, layer) for kind in ("ffn", "attention") for layer in (0, 1, 2, 3)]
             collect(model, sites, TEXTS, folder=folders[model], corpus="sentences", samples=len(TEXTS))
         return folders[model]
 

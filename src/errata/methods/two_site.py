@@ -74,14 +74,9 @@ class TwoSiteSettings(LocateThenEditSettings):
         """Refuse values that no run can use."""
         LocateThenEditSettings.__post_init__(self)
         try:
-            late = self.late
+            _ = self.late
         except SettingsError as error:
             raise SettingsError(str(error).replace("Setting '", f"Setting '{LATE}", 1)) from None
-        if late.layers[0] <= self.layers[-1]:
-            raise SettingsError(
-                f"Setting 'late_layers' is {list(late.layers)}, and 'layers' {list(self.layers)}: all late layers must "
-                "lie above the early ones."
-            )
 
     @cached_property
     def early(self) -> LocateThenEditSettings:
@@ -104,7 +99,7 @@ def check(model: EditableModel, settings: TwoSiteSettings) -> None:
     """The early value is MEMIT's, the late one PMET's.
 
     Raises:
-        SettingsError: other places than theirs, or another weight than the FFN's.
+        SettingsError: other places than theirs, another weight than the FFN's, or a late layer below an early one.
         LayerOutOfRange: the model has no such late layer.
         UnsupportedArchitecture: the family normalises after the FFN.
     """
@@ -113,6 +108,11 @@ def check(model: EditableModel, settings: TwoSiteSettings) -> None:
     check_places(late, ("attention", "ffn"), late.write, "two_site", name="late_optimise")
     for layer in late.layers:
         model.check_layer(layer)
+    if late.layers[0] <= settings.layers[-1]:
+        raise SettingsError(
+            f"Setting 'late_layers' is {list(late.layers)}, and 'layers' {list(settings.layers)}: all late layers must "
+            "lie above the early ones."
+        )
 
 
 def two_site(task: Task, settings: TwoSiteSettings) -> Changes:

@@ -226,10 +226,15 @@ def test_memory_too_small_for_one_fact_is_told_and_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_model("gpt2")
+    before = hooks_of(model)
     scarce(monkeypatch, 0, CPU_FULL)
     with pytest.raises(OutOfMemory, match="does not suffice to optimise a single fact"):
         optimize_targets(model, FACTS[:2], CONTEXTS, settings_of(steps=2))
-    assert not any(module._forward_hooks for module in model.model.modules())
+    assert hooks_of(model) == before
+
+
+def hooks_of(model: EditableModel) -> list[list[int]]:
+    return [list(module._forward_hooks) for module in model.model.modules()]
 
 
 def test_an_error_that_is_not_about_memory_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:

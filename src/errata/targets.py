@@ -126,8 +126,11 @@ def optimize_targets(
 
     def kept(group: list[int]) -> bool:
         found = keeper.load([facts[index] for index in group]) if keeper else None
-        outcomes.update(zip(group, found or [], strict=False))
-        return found is not None
+        if found is None:
+            return False
+        outcomes.update(zip(group, found, strict=True))
+        on_progress("optimization", len(outcomes), len(facts))
+        return True
 
     with side_by_side(model, min(workers, max(1, len(groups))), work) as run:
         while groups:

@@ -87,6 +87,16 @@ class KeptKeySettings:
                         found.setdefault(kept.question, kept)
         return tuple(found.values())
 
+    @property
+    def wordings(self) -> int:
+        """How many edit_prompts of a fact are used."""
+        return self.key_templates
+
+    @property
+    def keeps_subjects(self) -> bool:
+        """Whether keys of preserve_prompts are preserved."""
+        return self.preserve_keys in ("subject", "both") and self.preserve_key_weight > 0
+
     def rows_beside(self, facts: Sequence[Fact]) -> list[Row]:
         """Every text that keys are read from beside the prompts themselves: what does not fit is told at once."""
         return [*wording_rows(facts, self.key_templates), *rewrite_rows(self.kept(facts), ("",))]

@@ -90,6 +90,21 @@ class TwoSiteSettings(LocateThenEditSettings):
         own = [one.name for one in fields(self) if one.name.startswith(LATE)]
         return replace(self.early, **{name.removeprefix(LATE): getattr(self, name) for name in own})
 
+    @property
+    def wordings(self) -> int:
+        """The more of both sites."""
+        return max(self.early.wordings, self.late.wordings)
+
+    @property
+    def keeps_subjects(self) -> bool:
+        """Whether one of the sites does."""
+        return self.early.keeps_subjects or self.late.keeps_subjects
+
+    @property
+    def preserves(self) -> bool:
+        """Whether other prompts about the subject enter the loss of one of the sites."""
+        return self.early.preserves or self.late.preserves
+
     def rows_beside(self, facts: Sequence[Fact]) -> list[Row]:
         """Those of both sites."""
         return [*self.early.rows_beside(facts), *self.late.rows_beside(facts)]

@@ -141,7 +141,11 @@ CASES: dict[str, Case] = {
             ({"late_layers": [2]}, errors.SettingsError, "all late layers must lie above the early ones"),
             ({"late_steps": 0}, errors.SettingsError, "'late_steps' must be at least 1"),
             ({"late_clamp": -1}, errors.SettingsError, "'late_clamp' must be above 0"),
-            ({"late_optimise": ["block"]}, errors.SettingsError, "'late_optimise' is ['block']; two_site takes"),
+            (
+                {"late_optimise": ["block"]},
+                errors.SettingsError,
+                "'late_optimise' is ['block']; two_site takes",
+            ),
             ({"late_key_templates": -1}, errors.SettingsError, "'late_key_templates' must be 0 or more"),
         ),
     ),

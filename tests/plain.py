@@ -335,9 +335,7 @@ def plain_key(
     return sum(wordings) / len(wordings)
 
 
-def plain_value(
-    model: EditableModel, fact: Fact, module: nn.Module, lookup: str = "subject_last"
-) -> Tensor:
+def plain_value(model: EditableModel, fact: Fact, module: nn.Module, lookup: str = "subject_last") -> Tensor:
     """What the module puts out at the lookup position of the bare prompt."""
     row = plain_row(model, "", fact.prompt, fact.subject, None, lookup)
     return read(model, module, row.ids, row.lookup)[1].double()

@@ -31,10 +31,10 @@ class Fact:
     A prompt may hold its subject, once, in place of the `{}`. In paraphrase_prompts, generation_prompts and
     same_subject_prompts a `{}` is filled with the subject. A plain text among the neighborhood_prompts expects
     target_true as its answer. preserve_prompts are templates of other statements about the subject, whose answers an
-    edit can be told to leave as they are; edit_prompts are templates that ask the same as `prompt`, to edit with and never
-    to evaluate with. reversed_prompts and two_hop_prompts are questions whose answer follows from the new fact: from
-    its object's side, and together with a second fact. Objects of JSON are taken for the `Probe` or `Neighbor` that
-    they describe.
+    edit can be told to leave as they are; edit_prompts are templates that ask the same as `prompt`, to edit with and
+    never to evaluate with. reversed_prompts and two_hop_prompts are questions whose answer follows from the new fact:
+    from its object's side, and together with a second fact. Objects of JSON are taken for the `Probe` or `Neighbor`
+    that they describe.
 
     Raises:
         SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.

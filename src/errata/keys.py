@@ -42,9 +42,9 @@ class KeptKeySettings:
     """Which wordings a fact's key is the mean of, and which keys are preserved beside it (ours).
 
     Of a fact's `edit_prompts` the first `key_templates` enter its key, each with the weight of the prompt itself.
-    `preserve_keys` adds keys whose output is to stay as it is, each with `preserve_key_weight` (1: as much as a fact's):
-    "relation", those of the fact's neighbors, in their own wording and the fact's; "subject", those of the fact's
-    preserve_prompts; "both". Of each at most `preserve_key_rows` a fact.
+    `preserve_keys` adds keys whose output is to stay as it is, each with `preserve_key_weight` (1: as much as a
+    fact's): "relation", those of the fact's neighbors, in their own wording and the fact's; "subject", those of the
+    fact's preserve_prompts; "both". Of each at most `preserve_key_rows` a fact.
     """
 
     key_templates: int = 0
@@ -169,7 +169,9 @@ class KeyPrompts:
 
     def values(self, path: str) -> Float[Tensor, "fact d_model"]:
         """The output of the module at `path` for each bare prompt, with the weights as they stand now, in float64."""
-        return self._read([row for index, row in enumerate(self.rows) if _is_bare(self.rows, index)], outputs_of=path)
+        return self._read(
+            [row for index, row in enumerate(self.rows) if _is_bare(self.rows, index)], outputs_of=path
+        )
 
     def _read(
         self, rows: Sequence[EncodedRow], inputs_of: str | None = None, outputs_of: str | None = None
@@ -203,9 +205,7 @@ def context_weights(contexts: int, average: KeyAverage) -> Float[Tensor, " conte
     return average_over_contexts(torch.eye(contexts, dtype=torch.float64)[None], average)[0]
 
 
-def row_weights(
-    facts: Int[Tensor, " row"], contexts: int, average: KeyAverage
-) -> Float[Tensor, " row"]:
+def row_weights(facts: Int[Tensor, " row"], contexts: int, average: KeyAverage) -> Float[Tensor, " row"]:
     """What each row of `KeyPrompts` weighs in its fact's key: every wording the same, in float64."""
     of_contexts = context_weights(contexts, average)
     counts = cast("list[int]", torch.bincount(facts).tolist())

@@ -343,7 +343,7 @@ def last_layers_by_rule(layer_count: int) -> tuple[int, ...]:
 
 
 def read_out_layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The last fifth of the blocks, one at least and five at most, where answers are read off; tested on Almanac alone."""
+    """The last fifth of the blocks, one at least and five at most, where answers are read off. Tried on Almanac alone."""
     count = min(RULE_BLOCKS, max(1, layer_count // 5))
     return tuple(range(layer_count - count, layer_count))
 
@@ -378,10 +378,10 @@ def _span(layers: Sequence[int]) -> str:
 def load_presets(method: str) -> Presets:
     """Read `presets/<method>.toml`.
 
-    The file: `layer_rule`, unless it is "several", and `late_layer_rule` where there are late layers; a table `[defaults]` with a `source`; and one `[[preset]]` for each
-    published row, with its `name`, the `models` it is for, its `source`, and the settings in which it differs from
-    the defaults. Rows of one name are one preset, with values for some models in particular; a row for no model is the
-    one for all others.
+    The file: `layer_rule`, unless it is "several", and `late_layer_rule` where there are late layers; a table
+    `[defaults]` with a `source`; and one `[[preset]]` for each published row, with its `name`, the `models` it is for,
+    its `source`, and the settings in which it differs from the defaults. Rows of one name are one preset, with values
+    for some models in particular; a row for no model is the one for all others.
 
     Raises:
         UnknownSetting: there is no such file; the message lists those there are.

@@ -12,9 +12,9 @@ relation, but a write there alone carries over badly to other wordings. So both,
            v2*     = m^L2 + delta2,    delta2 = argmin phi NLL + mu KL + omega DECAY, with delta_a beside it
            Delta^l = R2 K2^T (lambda2 E[k k^T] + K2 K2^T + w P P^T)^-1,                       l in `late_layers`
 
-K2: each fact's key, the mean over the contexts and over `late_key_templates` other wordings (`edit_prompts`). P: the keys
-that are to put out what they did (`late_preserve_keys`): of the same relation for other subjects, and of other
-relations for the same subject. E[k k^T] is the unedited model's; the distributions that PRESERVE compares with are too.
+K2: each fact's key, the mean over the contexts and over `late_key_templates` other wordings (`edit_prompts`). P: the
+keys that are to put out what they did (`late_preserve_keys`): of the same relation for other subjects, and of other
+relations for the same subject. E[k k^T] is the unedited model's; so are the distributions that PRESERVE compares with.
 
 A setting named `late_x` is the `x` of the late site; where there is none, both sites share `x`.
 """

@@ -343,7 +343,7 @@ def last_layers_by_rule(layer_count: int) -> tuple[int, ...]:
 
 
 def read_out_layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The last fifth of the blocks, one at least and five at most, where answers are read off. Tried on Almanac alone."""
+    """The last fifth of the blocks, one at least and five at most: where answers are read. Tried on Almanac alone."""
     count = min(RULE_BLOCKS, max(1, layer_count // 5))
     return tuple(range(layer_count - count, layer_count))
 

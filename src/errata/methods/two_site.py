@@ -170,8 +170,7 @@ def _of(task: Task, chosen: Sequence[int], known: Mapping[int, Outcome]) -> Task
 
 def _joined(early: Outcome, late: Outcome) -> Outcome:
     """The values of both sites, with what the second one measured."""
-    initial, delta = {**early.initial, **late.initial}, {**early.delta, **late.delta}
-    return Outcome(initial, delta, late.trace)
+    return Outcome(early.initial | late.initial, early.delta | late.delta, late.trace)
 
 
 def _late(on_progress: Progress) -> Progress:

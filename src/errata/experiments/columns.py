@@ -6,16 +6,16 @@ from typing import Any
 from errata.scores import LABELS, Score
 
 OTHERS: Mapping[str, str] = {
-    "fluency": "Fluency",
-    "consistency": "Consistency",
-    "me_ppl_50": "ME-PPL-50",
+    "fluency": "Fluency (n-gram entropy, bits x 100)",
+    "consistency": "Consistency (TF-IDF cosine, %)",
+    "me_ppl_50": "Perplexity of plain texts (ME-PPL)",
     "p_optimised": "p, optimised value",
     "p_spread": "p, edited weights",
     "delta_p": "|Delta p|",
     "change_p": "|p(k) - p(k-1)|",
     "update_norm": "Norm of the update",
 }
-"""Labels of what is not among `errata.scores.LABELS`."""
+"""Labels of what is not among `errata.scores.LABELS`, or has another unit there."""
 PLAIN = ("me_ppl_50", "p_optimised", "p_spread", "delta_p", "change_p", "update_norm")
 """Columns that are no percentages; every other one is shown times 100, as the papers do."""
 LOWER_IS_BETTER = PLAIN
@@ -23,7 +23,7 @@ LOWER_IS_BETTER = PLAIN
 
 def label(column: str) -> str:
     """What a column is called."""
-    return LABELS.get(column) or OTHERS.get(column) or column.replace("_", " ").capitalize()
+    return OTHERS.get(column) or LABELS.get(column) or column.replace("_", " ").capitalize()
 
 
 def shown(column: str, score: Score) -> tuple[float, float | None]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from errata.experiments.cells import EMBEDDED
 from errata.experiments.columns import number
 from errata.experiments.tables import RULES, Line, Table, Value
 
@@ -72,6 +73,8 @@ def heading(table: Table) -> str:
     edits = _listed([f"{count:,}" for count in request.sizes.edits])
     trials = f", {request.sizes.trials} trials" if request.sizes.trials > 1 else ""
     said = f"{request.model}: {edits} edits{trials}, seed {request.seed}, facts of {', '.join(request.data)}."
+    if request.model == EMBEDDED and "me_ppl_50" in request.recipe.columns:
+        said += " ME-PPL is over 50 held-out texts of its own corpus."
     if not table.printed_model:
         return f"{said} The paper prints no numbers for this figure."
     counts = _printed_edits(table)
@@ -92,7 +95,7 @@ def label_of(table: Table, line: Line) -> str:
     """The name of a line, with what tells it from others of its row."""
     request, more = table.request, list[str]()
     if len(request.sizes.edits) > 1:
-        more.append(f"{line.edits:,} edits")
+        more.append(f"{line.edits:,} {'edit' if line.edits == 1 else 'edits'}")
     if len(request.data) > 1:
         more.append(line.data)
     name = f"{line.name} ({'; '.join(more)})" if more else line.name

@@ -239,7 +239,8 @@ def make(
     arguments: argparse.Namespace,
 ) -> errata.Edit:
     """The edit of a row."""
-    kept = arguments.output / ("kept" if not TABLES[arguments.table].timed else f"kept-{row.name}")
+    timed = arguments.table in TABLES and TABLES[arguments.table].timed
+    kept = arguments.output / (f"kept-{row.name}" if timed else "kept")
     if row.strategy is None:
         return errata.edit(model, facts, row.method, row.settings, seed=seed, preset=row.preset, keep_in=kept)
     return errata.edit_in_steps(

@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import SettingsError, UnknownSetting
-from errata.settings import (
+from errata.layer_rules import (
     LAYER_RULES,
-    PRESETS,
-    Presets,
-    build,
     last_layers_by_rule,
     late_layer_by_rule,
     layer_by_rule,
     layers_by_rule,
+)
+from errata.settings import (
+    PRESETS,
+    Presets,
+    build,
     load_presets,
     parse_assignments,
 )

@@ -13,12 +13,13 @@ from errata.covariance import collect
 from errata.descent import place_path
 from errata.facts import Fact, Neighbor
 from errata.keys import KeyPrompts, KeyStreams
+from errata.layer_rules import LAYER_RULES
 from errata.methods import settings_for, two_site
 from errata.methods.base import Changes, LocateThenEditSettings, Task
 from errata.methods.two_site import TwoSiteSettings
 from errata.preserving import with_edit_prompts
 from errata.prompts import Row, encode_rows
-from errata.settings import LAYER_RULES, build, load_presets
+from errata.settings import build, load_presets
 from errata.spread import Write, least_squares, spread
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, tiny_model
 from method_cases import CASES
@@ -238,9 +239,9 @@ def test_a_fact_without_a_late_value_is_in_neither_write(moments: Path) -> None:
 def test_the_rule_chooses_late_layers_for_a_model_without_a_preset() -> None:
     values, preset = settings_for(tiny_model("gpt2"), "two_site", {})
     assert values.late_layers == (3,)
-    assert "Late layers: block 3 (the last fifth, 5 at most)" in str(preset.rule)
+    assert "Late layers: block 3 (the last three tenths, 5 at most)" in str(preset.rule)
     chosen = [LAYER_RULES["read_out"].choose(blocks) for blocks in (3, 10, 28, 48)]
-    assert chosen == [(2,), (8, 9), (23, 24, 25, 26, 27), (43, 44, 45, 46, 47)]
+    assert chosen == [(2,), (7, 8, 9), (23, 24, 25, 26, 27), (43, 44, 45, 46, 47)]
 
 
 # --- other wordings --------------------------------------------------------------------------------

@@ -9,13 +9,14 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from errata.errors import SettingsError, UnknownSetting
+from errata.layer_rules import LAYER_RULES
 from errata.preset_files import SUFFIX, read_preset_file, short_name
 
 if sys.version_info >= (3, 11):
@@ -24,8 +25,6 @@ else:
     import tomli as tomllib
 
 PRESETS = Path(__file__).parent / "presets"
-RULE_BLOCKS = 5
-"""How many consecutive blocks the rule edits: as many as the published presets of most models."""
 
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
@@ -305,69 +304,6 @@ class Presets:
 
 MATTER_MOST = ("layers", "covariance_weight", "null_threshold", "ridge", "learning_rate", "clamp")
 """Of the settings that a method has."""
-
-
-def layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The critical layers of a model that nobody has traced: where the published ones lie.
-
-    Five consecutive blocks from `layer_count / 8` (rounded) on; half of the blocks where there are less than ten.
-    Published, and by this rule: of 28 blocks 3-8 and 4-8; of 32 4-8 and 4-8; of 44 6-10 and 6-10; of 48, the one
-    that lies deeper, 13-17 and 6-10.
-    """
-    count = min(RULE_BLOCKS, max(1, layer_count // 2))
-    first = min((layer_count + 4) // 8, layer_count - count)
-    return tuple(range(first, first + count))
-
-
-def layer_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The one critical layer where a method writes a single one: the second of `layers_by_rule`.
-
-    Published for ROME, and by this rule: of 28 blocks 5 and 5; of 32 5 and 5; of 48, the one that lies deeper, 17 and
-    7.
-    """
-    return layers_by_rule(layer_count)[:2][-1:]
-
-
-def late_layer_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The one layer at seven tenths of the depth: where a block or a map is best trained.
-
-    Published for fine-tuning, and by this rule: of 28 blocks 21 and 19; of 32 22 and 23, and 22; of another 28, the
-    one that lies elsewhere, 6 and 19.
-    """
-    return (layer_count * 7 // 10,)
-
-
-def last_layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The last three layers, fewer in a model that has no more: what is published for MEND, for every model."""
-    return tuple(range(max(0, layer_count - 3), layer_count))
-
-
-def read_out_layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The last fifth of the blocks, one at least and five at most: where answers are read. Tried on Almanac alone."""
-    count = min(RULE_BLOCKS, max(1, layer_count // 5))
-    return tuple(range(layer_count - count, layer_count))
-
-
-@dataclass(frozen=True)
-class LayerRule:
-    """How the layers of a model without a preset are chosen from the number of its blocks, and that in words."""
-
-    choose: Callable[[int], tuple[int, ...]]
-    words: str
-
-
-_SEVERAL = (
-    f"{RULE_BLOCKS} consecutive blocks from one eighth of the depth on, fewer in a model with less than "
-    f"{2 * RULE_BLOCKS} blocks"
-)
-LAYER_RULES: Mapping[str, LayerRule] = {
-    "several": LayerRule(layers_by_rule, _SEVERAL),
-    "one": LayerRule(layer_by_rule, f"the second of {_SEVERAL}"),
-    "late": LayerRule(late_layer_by_rule, "the one at seven tenths of the depth"),
-    "last": LayerRule(last_layers_by_rule, "the last three"),
-    "read_out": LayerRule(read_out_layers_by_rule, f"the last fifth, {RULE_BLOCKS} at most"),
-}
-"""A method names its own in its file of presets."""
 
 
 def _span(layers: Sequence[int]) -> str:

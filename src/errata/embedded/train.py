@@ -241,7 +241,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="fewer, for a trial")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="another, for another model")
-    parser.add_argument("--no-mask", action="store_true", help="let every row be read with ordinary attention")
+    parser.add_argument(
+        "--no-mask", action="store_true", help="let every row be read with ordinary attention"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     recipe = Recipe(steps=arguments.steps, seed=arguments.seed)

@@ -47,6 +47,7 @@ from errata.progress import Progress
 from errata.prompts import Lookup, Row
 
 LATE = "late_"
+BLOCK: tuple[Place, ...] = ("block",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class TwoSiteSettings(LocateThenEditSettings):
     late_clamp: float
     late_kl_weight: float
     late_nll_weight: float
-    late_optimise: tuple[Place, ...] = ("attention", "ffn")
+    late_optimise: tuple[Place, ...] = BLOCK
     late_neighbor_weight: float = 0.0
     late_preserve: Literal["none", "subject"] = "none"
     late_spread: Literal["sqrt", "even"] = "sqrt"
@@ -120,7 +121,10 @@ def check(model: EditableModel, settings: TwoSiteSettings) -> None:
     """
     check_block_value(model, settings, "two_site")
     late = settings.late
-    check_places(late, ("attention", "ffn"), late.write, "two_site", name="late_optimise")
+    if late.optimise == BLOCK:
+        check_block_value(model, late, "two_site")
+    else:
+        check_places(late, ("attention", "ffn"), late.write, "two_site", name="late_optimise")
     for layer in late.layers:
         model.check_layer(layer)
     if late.layers[0] <= settings.layers[-1]:
@@ -152,7 +156,7 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
                 on_progress=_late(task.on_progress),
                 unedited=lambda: _both(unwritten, task.unedited),
             )
-            late = pmet(late_task, settings.late)
+            late = _late_write(late_task, settings.late)
         if not late.failed:
             break
         failed |= {left[place]: reason for place, reason in late.failed.items()}
@@ -160,6 +164,10 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
     both = {index: _joined(known[index], late.outcomes[place]) for place, index in enumerate(left)}
     outcomes = tuple(both.get(index, known[index]) for index in range(len(task.facts)))
     return Changes({**early.deltas, **late.deltas}, failed, outcomes)
+
+
+def _late_write(task: Task, settings: LocateThenEditSettings) -> Changes:
+    return memit(task, settings) if settings.optimise == BLOCK else pmet(task, settings)
 
 
 def _of(task: Task, chosen: Sequence[int], known: Mapping[int, Outcome]) -> Task:

@@ -18,16 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from almanac_methods import DRAWN, DRAWS, Row, named, run_cell
+from almanac_methods import DRAWN, DRAWS, Row, named, number, run_cell
 from almanac_methods import line as scores_line
 
 import errata
 from errata import wording
-from errata.embedded import world_facts
+from errata.embedded import corpus_texts, world_facts
 from errata.embedded.tables import load_world
 from errata.facts import Fact
 from errata.preserving import with_edit_prompts, with_preserve_prompts
 from errata.results import load_results
+from errata.scores import score_records
 from errata.settings import parse_assignments
 from errata.strategies import Strategy
 
@@ -137,6 +138,7 @@ def main() -> None:
     folder = arguments.output / arguments.table
     if not arguments.print:
         model = errata.load(arguments.model)
+        texts = corpus_texts(0, 50, held_out=True)
         for count in counts:
             for seed in arguments.seeds:
                 for one in lines:
@@ -144,7 +146,7 @@ def main() -> None:
                         cell = folder / f"{one.name}-{count}-seed{seed}-draw{draw}"
                         if not named(cell, ".json").exists():
                             facts = prepared(drawn(arguments.half, count, seed, draw), one, seed)
-                            run_cell(model, facts, one, seed, cell, False, arguments)
+                            run_cell(model, facts, one, seed, cell, False, arguments, texts)
     print(markdown(folder, lines, counts, arguments.seeds))
 
 
@@ -201,27 +203,51 @@ def other_wordings(fact: Fact) -> tuple[str, ...]:
     return tuple(free)
 
 
+HEAD = (
+    "edits",
+    "method",
+    "efficacy / generalization / specificity, success",
+    "the same, accuracy",
+    "same subject, accuracy",
+    "unrelated, accuracy",
+    "score, success",
+    "score, accuracy",
+    "behind 50 tokens, accuracy",
+    "reversed, accuracy",
+    "two hops, accuracy",
+    "perplexity",
+    "CPU s a fact",
+)
+TRUSTWORTHY = ("prefixed_accuracy", "reversed_accuracy", "two_hop_accuracy")
+
+
 def markdown(folder: Path, lines: Iterable[Line], counts: Iterable[int], seeds: Sequence[int]) -> str:
     """The Markdown table of everything stored: means and 95 % intervals over all facts of all draws and seeds."""
-    head = (
-        "efficacy / generalization / specificity, success | the same, accuracy | same subject, accuracy | "
-        "unrelated, accuracy | score, success | score, accuracy | CPU s a fact"
-    )
-    text = [f"| edits | method | {head} |", "|---|---|" + "---|" * (head.count("|") + 1)]
+    text = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for count in counts:
         for one in lines:
-            cells = [
-                c
-                for s in seeds
-                for c in sorted(folder.glob(f"{glob_safe(one.name)}-{count}-seed{s}-draw*.json"))
-            ]
+            pattern = f"{glob_safe(one.name)}-{count}-seed{{}}-draw*.json"
+            cells = [cell for seed in seeds for cell in sorted(folder.glob(pattern.format(seed)))]
             if cells:
-                records = [r for c in cells for r in load_results(c.with_name(f"{c.stem}.jsonl")).records]
-                spent = sum(json.loads(c.read_text())["cpu_seconds"] for c in cells) / (count * len(cells))
-                text.append(
-                    f"| {count} (x{len(cells)}) | {one.name} | {scores_line(records)} | {spent:.2f} |"
-                )
+                text.append(f"| {count} (x{len(cells)}) | {one.name} | {scores_of(cells, count)} |")
     return "\n".join(text)
+
+
+def scores_of(cells: Sequence[Path], count: int) -> str:
+    """The columns from the third on."""
+    found = [load_results(cell.with_name(f"{cell.stem}.jsonl")) for cell in cells]
+    records = [record for results in found for record in results.records]
+    texts = [text for results in found for text in results.texts.get("after", ())]
+    scores = score_records(records, "after", texts)
+    perplexity = scores["me_ppl_50"]
+    spent = sum(json.loads(cell.read_text()).get("cpu_seconds", 0.0) for cell in cells) / (count * len(cells))
+    columns = [
+        scores_line(records),
+        *(number(scores[name]) for name in TRUSTWORTHY),
+        "-" if perplexity is None else f"{perplexity.mean:.2f}",
+        f"{spent:.2f}",
+    ]
+    return " | ".join(columns)
 
 
 def glob_safe(name: str) -> str:

@@ -43,7 +43,7 @@ def last_layers_by_rule(layer_count: int) -> tuple[int, ...]:
 
 
 def read_out_layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The last three tenths of the blocks, one at least, five at most: where answers are read. Tried on Almanac alone."""
+    """The last three tenths of the blocks, one to five: where answers are read. Tried on Almanac alone."""
     count = min(RULE_BLOCKS, max(1, layer_count * 3 // 10))
     return tuple(range(layer_count - count, layer_count))
 

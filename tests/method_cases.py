@@ -142,9 +142,9 @@ CASES: dict[str, Case] = {
             ({"late_steps": 0}, errors.SettingsError, "'late_steps' must be at least 1"),
             ({"late_clamp": -1}, errors.SettingsError, "'late_clamp' must be above 0"),
             (
-                {"late_optimise": ["block"]},
+                {"late_optimise": ["ffn", "block"]},
                 errors.SettingsError,
-                "'late_optimise' is ['block']; two_site takes",
+                "'late_optimise' is ['ffn', 'block']; two_site takes",
             ),
             ({"late_key_templates": -1}, errors.SettingsError, "'late_key_templates' must be 0 or more"),
         ),

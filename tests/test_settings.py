@@ -219,7 +219,9 @@ def test_a_model_without_preset_gets_the_rule_which_says_so(method: str) -> None
     presets = load_presets(method)
     preset = presets.for_model("someone/new-model", 32)
     layers = LAYER_RULES[presets.layer_rule].choose(32)
-    assert preset.values == {**presets.defaults, "layers": layers}
+    late = presets.late_layer_rule
+    wanted = {**presets.defaults, "layers": layers}
+    assert preset.values == wanted | ({"late_layers": LAYER_RULES[late].choose(32)} if late else {})
     assert preset.rule is not None
     blocks = (
         f"Layers: {layers[0]}-{layers[-1]} of 32 blocks" if len(layers) > 1 else f"{layers[0]} of 32 blocks"

@@ -186,14 +186,18 @@ def halves(**given: object) -> tuple[dict[str, object], dict[str, object]]:
     return early, late
 
 
-def test_it_is_memit_and_then_pmet_at_the_prompts_last_token(moments: Path) -> None:
+@pytest.mark.parametrize(("method", "places"), [("memit", ["block"]), ("pmet", ["attention", "ffn"])])
+def test_it_is_memit_and_then_one_more_at_the_prompts_last_token(
+    moments: Path, method: str, places: list[str]
+) -> None:
     model = tiny_model("gpt2", "float64")
-    early, late = halves()
+    sites = {**SITES, "late_optimise": places}
+    early, late = halves(late_optimise=places)
     assert (early["lookup"], late["lookup"]) == ("subject_last", "prompt_last")
     first = errata.edit(model, KEPT, "memit", early, CONTEXTS, moments)
     with first.applied(model):
-        second = errata.edit(model, KEPT, "pmet", late, CONTEXTS, moments)
-    both = errata.edit(model, KEPT, "two_site", SITES, CONTEXTS, moments)
+        second = errata.edit(model, KEPT, method, late, CONTEXTS, moments)
+    both = errata.edit(model, KEPT, "two_site", sites, CONTEXTS, moments)
     assert_close(matrices(both), {**matrices(first), **matrices(second)})
 
 
@@ -202,15 +206,15 @@ def test_both_sites_preserve_what_the_unedited_model_says(moments: Path) -> None
     model = tiny_model("gpt2", "float64")
     settings, _ = settings_for(model, "two_site", {**SITES, "late_preserve": "subject"})
     traces = []
-    pmet = two_site.pmet
+    write = two_site.late_write
 
     def watched(task: Task, late: LocateThenEditSettings) -> Changes:
-        changes = pmet(task, late)
+        changes = write(task, late)
         traces.extend(outcome.trace for outcome in changes.outcomes)
         return changes
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(two_site, "pmet", watched)
+        patch.setattr(two_site, "late_write", watched)
         errata.edit(model, KEPT, "two_site", asdict(settings), CONTEXTS, moments)
     assert traces[0].preserve[0] > 1e-6
     assert traces[1].preserve[0] == 0
@@ -219,15 +223,15 @@ def test_both_sites_preserve_what_the_unedited_model_says(moments: Path) -> None
 def test_a_fact_without_a_late_value_is_in_neither_write(moments: Path) -> None:
     model = tiny_model("gpt2", "float64")
     before = {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
-    pmet, calls = two_site.pmet, []
+    write, calls = two_site.late_write, []
 
     def failing(task: Task, late: LocateThenEditSettings) -> Changes:
         calls.append(len(task.facts))
-        changes = pmet(task, late)
+        changes = write(task, late)
         return replace(changes, failed={1: "no"}) if len(task.facts) == len(KEPT) else changes
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(two_site, "pmet", failing)
+        patch.setattr(two_site, "late_write", failing)
         found = errata.edit(model, KEPT, "two_site", SITES, CONTEXTS, moments)
     assert calls == [3, 2]
     assert found.facts == (KEPT[0], KEPT[2])

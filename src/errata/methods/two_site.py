@@ -8,15 +8,16 @@ relation, but a write there alone carries over badly to other wordings. So both,
        the subject (`preserve`), by a neighbor (`neighbor_weight`) and by a large lambda (`covariance_weight`).
            v1*     = h^L1 + delta1,    delta1 = argmin phi NLL + mu KL + omega DECAY + w_n NEIGHBOR + w_p PRESERVE
            Delta^l = R1 K1^T (lambda1 E[k k^T] + K1 K1^T)^-1,                                 l in `layers`
-    2. late layers, looked up at the prompt's last token, from the weights of step 1: PMET's value.
-           v2*     = m^L2 + delta2,    delta2 = argmin phi NLL + mu KL + omega DECAY, with delta_a beside it
+    2. late layers, looked up at the prompt's last token, from the weights of step 1: MEMIT's value again.
+           v2*     = h^L2 + delta2,    delta2 = argmin phi NLL + mu KL + omega DECAY
            Delta^l = R2 K2^T (lambda2 E[k k^T] + K2 K2^T + w P P^T)^-1,                       l in `late_layers`
 
 K2: each fact's key, the mean over the contexts and over `late_key_templates` other wordings (`edit_prompts`). P: the
 keys that are to put out what they did (`late_preserve_keys`): of the same relation for other subjects, and of other
 relations for the same subject. E[k k^T] is the unedited model's; so are the distributions that PRESERVE compares with.
 
-A setting named `late_x` is the `x` of the late site; where there is none, both sites share `x`.
+With `late_optimise` = attention, ffn the second value is PMET's. A setting named `late_x` is the `x` of the late site;
+where there is none, both sites share `x`.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -52,7 +53,7 @@ BLOCK: tuple[Place, ...] = ("block",)
 
 @dataclass(frozen=True, kw_only=True)
 class TwoSiteSettings(LocateThenEditSettings):
-    """MEMIT's settings for the early site; those named late_ are PMET's for the late one."""
+    """MEMIT's settings for the early site; those named late_ are for the late one."""
 
     late_layers: tuple[int, ...]
     late_lookup: Lookup = "prompt_last"
@@ -112,7 +113,7 @@ class TwoSiteSettings(LocateThenEditSettings):
 
 
 def check(model: EditableModel, settings: TwoSiteSettings) -> None:
-    """The early value is MEMIT's, the late one PMET's.
+    """The early value is MEMIT's, the late one MEMIT's or PMET's.
 
     Raises:
         SettingsError: other places than theirs, another weight than the FFN's, or a late layer below an early one.
@@ -156,7 +157,7 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
                 on_progress=_late(task.on_progress),
                 unedited=lambda: _both(unwritten, task.unedited),
             )
-            late = _late_write(late_task, settings.late)
+            late = late_write(late_task, settings.late)
         if not late.failed:
             break
         failed |= {left[place]: reason for place, reason in late.failed.items()}
@@ -166,7 +167,8 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
     return Changes({**early.deltas, **late.deltas}, failed, outcomes)
 
 
-def _late_write(task: Task, settings: LocateThenEditSettings) -> Changes:
+def late_write(task: Task, settings: LocateThenEditSettings) -> Changes:
+    """MEMIT's write where the value is the block's output, else PMET's."""
     return memit(task, settings) if settings.optimise == BLOCK else pmet(task, settings)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from errata.cli import reference
-from errata.cli.app import app, covariance_app, facts_app
+from errata.cli.app import app, covariance_app, facts_app, stack_app
 
 
 def test_the_reference_covers_every_command() -> None:
     names = {command.name for command in app.registered_commands}
-    for group, inner in (("facts", facts_app), ("covariance", covariance_app)):
+    for group, inner in (("facts", facts_app), ("covariance", covariance_app), ("stack", stack_app)):
         names |= {f"{group} {command.name}" for command in inner.registered_commands}
     assert names == set(reference.COMMANDS) - {""}
 

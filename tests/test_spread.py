@@ -160,6 +160,26 @@ def test_an_error_in_the_middle_leaves_the_weights_as_they_were(family: str) -> 
     assert_untouched(model, before)
 
 
+@pytest.mark.parametrize("steps", [True, False])
+def test_a_model_that_overflows_is_told_so(steps: bool) -> None:
+    model = tiny_model("llama")
+    before = weights_of(model)
+    broken = KeyPrompts.of(model, FACTS, CONTEXTS)
+    value = torch.full((len(FACTS), model.site("ffn", LAYERS[0]).d_out), torch.inf)
+    writes = [Write("ffn", place_path(model, "ffn", LAYERS[-1]), value)]
+    with pytest.raises(CovarianceError, match=r"infinite or not a number.*--dtype bfloat16"):
+        spread(
+            model,
+            LAYERS,
+            writes,
+            broken,
+            least_squares(moment_of, 5.0),
+            settings_of(),
+            steps={} if steps else None,
+        )
+    assert_untouched(model, before)
+
+
 @pytest.mark.parametrize("flaw", ["negative", "of too few tokens", "not a number"])
 def test_second_moments_that_are_not_positive_definite(flaw: str) -> None:
     model = tiny_model("llama")

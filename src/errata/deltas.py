@@ -1,6 +1,6 @@
 """The change of one weight matrix, and the one place that adds it to the weight."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from errata.errors import EditError
 from errata.model import Site
 
 
@@ -68,6 +69,20 @@ def sum_deltas(deltas: Sequence[Delta]) -> Delta:
         return Delta(None, None, total.to(first.matrix.dtype))
     left = torch.cat([delta.tensors["left"] for delta in deltas], dim=1)
     return Delta(left, torch.cat([delta.tensors["right"] for delta in deltas], dim=0))
+
+
+def check_finite(deltas: Mapping[str, Delta]) -> None:
+    """Raise where changes must not reach a file.
+
+    Raises:
+        EditError: a number of one is infinite or not a number.
+    """
+    for path, delta in deltas.items():
+        if not all(bool(part.isfinite().all()) for part in delta.tensors.values()):
+            raise EditError(
+                f"The change of {path} is infinite or not a number; nothing is written. In half precision numbers may "
+                "overflow: make the edit with --dtype float32."
+            )
 
 
 def write_delta(site: Site, delta: Delta) -> None:

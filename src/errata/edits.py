@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from errata.deltas import Delta, write_delta
+from errata.adapters import Cut, check_peft, cut, cut_notes, sites_of, write_adapter
+from errata.cards import ABOUT, Card, exported
+from errata.deltas import Delta, check_finite, write_delta
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
 from errata.facts import Fact, fact_from_json
 from errata.files import atomic_folder
+from errata.loading import load_without_weights
 from errata.model import EditableModel, Site
 
 FORMAT = 1
 """The version of the folder's layout."""
-WEIGHTS, ABOUT = "edit.safetensors", "edit.json"
+WEIGHTS = "edit.safetensors"
 
 SettingValue = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None
 
@@ -83,7 +86,7 @@ class Edit:
         """
         self._check(model)
         unedited = model.fingerprint
-        sites = {path: _site_at(model, path) for path in self.deltas}
+        sites = sites_of(model, self.deltas)
         backups = {path: site.weight.detach().clone() for path, site in sites.items()}
         try:
             for path, delta in self.deltas.items():
@@ -111,7 +114,7 @@ class Edit:
             )
         if not _same_edit(written[-1].edit, self):
             raise NotApplied("Another edit was applied after this one. Revert that one first.")
-        _restore({path: _site_at(model, path) for path in self.deltas}, written[-1].backups)
+        _restore(sites_of(model, self.deltas), written[-1].backups)
         model.written.pop()
         model.unedited = model.unedited if model.written else None
 
@@ -128,9 +131,11 @@ class Edit:
         """Write the edit as a folder, all or nothing.
 
         Raises:
+            EditError: a number of it is infinite or not a number.
             OutputExists: the folder is there already and not empty.
             OSError: it cannot be written, for example because the disk is full; nothing is left behind.
         """
+        check_finite(self.deltas)
         tensors = {
             f"{path}.{name}": part.cpu().contiguous()
             for path, delta in self.deltas.items()
@@ -140,6 +145,7 @@ class Edit:
             with atomic_folder(folder) as aside:
                 # One entry alone: several are written in any order, and equal edits would be unequal files.
                 save_file(tensors, aside / WEIGHTS, metadata={"errata_edit": str(FORMAT)})
+                (aside / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
                 text = json.dumps(self.about(), indent=1, ensure_ascii=False)
                 (aside / ABOUT).write_text(text, encoding="utf-8")
         except OutputExists:
@@ -148,6 +154,42 @@ class Edit:
             raise OSError(
                 f"The edit cannot be written to {folder}: {error}. Is the disk full, or write-protected?"
             ) from error
+
+    def to_peft(
+        self,
+        folder: str | os.PathLike[str],
+        model: EditableModel | None = None,
+        rank: int | None = None,
+        measured: Mapping[str, float] | None = None,
+    ) -> dict[str, Cut]:
+        """Write the edit as a LoRA adapter that `peft.PeftModel.from_pretrained` loads; returns what became of each
+        weight's change. It is exact, or of at most `rank` directions a weight; a dense change stands in it as it is.
+
+        `model` tells which maps there are; by default the configuration of `origin.model` does. `measured` are the
+        scores of the adapter, for its card; by default those of the edit, where nothing of it is lost.
+
+        Raises:
+            EditError: a change is of something other than a linear map, or not finite.
+            WrongModel: the model lacks a weight that is changed.
+            MissingExtra: PEFT is not installed.
+            OutputExists: the folder is there already and not empty.
+        """
+        check_peft()
+        sites = sites_of(model or load_without_weights(self.origin.model), self.deltas)
+        check_finite(self.deltas)
+        cuts = {path: cut(delta, rank) for path, delta in self.deltas.items()}
+        lossy = any(one.lost for one in cuts.values())
+        told = replace(self, measured=measured if measured is not None else {} if lossy else self.measured)
+        with exported(folder, told.card, told.about(), "peft", cut_notes(cuts)) as aside:
+            write_adapter(aside, cuts, sites, self.origin.model, self.origin.revision)
+        return cuts
+
+    @property
+    def card(self) -> Card:
+        """What the README of an export tells."""
+        origin = self.origin
+        told = (origin.model, origin.revision, origin.fingerprint, origin.method, origin.created)
+        return Card(*told, self.facts, self.measured)
 
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""
@@ -175,12 +217,7 @@ class Edit:
                 f"This edit was made for {self.origin.model} (fingerprint {self.origin.fingerprint[:12]}); "
                 f"{model.name} has other weights. Load the model it was made for, or make the edit again."
             )
-        for path, delta in self.deltas.items():
-            shape = tuple(_site_at(model, path).matrix.shape)
-            if shape != delta.shape:
-                raise WrongModel(
-                    f"The edit changes {path} as {delta.shape}, but in {model.name} it is {shape}."
-                )
+        sites_of(model, self.deltas)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,15 +226,6 @@ class _Written:
 
     edit: Edit
     backups: Mapping[str, Tensor]
-
-
-def _site_at(model: EditableModel, path: str) -> Site:
-    try:
-        return model.site_at(path)
-    except KeyError:
-        raise WrongModel(
-            f"The edit changes {path!r}, which {model.name} does not have. It was made for another model."
-        ) from None
 
 
 def _restore(sites: Mapping[str, Site], backups: Mapping[str, Tensor]) -> None:
@@ -256,6 +284,32 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
     try:
         shapes = {path: tuple(change["shape"]) for path, change in about.pop("changes").items()}
         deltas = {path: _read_delta(path, shape, tensors, weights_file) for path, shape in shapes.items()}
+    except EditError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise EditError(_unlike(about_file, str(error))) from error
+    if tensors:
+        raise EditError(
+            f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
+        )
+    return _edit_of(deltas, about, about_file)
+
+
+def edit_described(deltas: Mapping[str, Delta], file: Path) -> Edit:
+    """An edit of these changes with everything else from an `edit.json`.
+
+    Raises:
+        EditError: the file is damaged.
+    """
+    about = _read_about(file)
+    _check_about(about, file)
+    del about["changes"]
+    return _edit_of(deltas, about, file)
+
+
+def _edit_of(deltas: Mapping[str, Delta], about: dict[str, Any], about_file: Path) -> Edit:
+    """The edit from what is left of `edit.json` once its changes are read."""
+    try:
         facts = tuple(fact_from_json(row) for row in about.pop("facts"))
         dropped = tuple(Dropped(fact_from_json(row["fact"]), row["reason"]) for row in about.pop("dropped"))
         measured = about.pop("measured")
@@ -268,14 +322,8 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
             for group in ("settings", "strategy")
         )
         origin = EditOrigin(contexts=contexts, settings=settings, strategy=strategy, **about)
-    except EditError:
-        raise
     except (ErrataError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise EditError(_unlike(about_file, str(error))) from error
-    if tensors:
-        raise EditError(
-            f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
-        )
     return Edit(deltas, facts, origin, dropped, measured, history)
 
 

@@ -79,6 +79,23 @@ def from_parts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
     return _frozen(model, tokenizer, architecture_for(model.config.model_type), name, None)
 
 
+def load_without_weights(id_or_path: str | os.PathLike[str]) -> EditableModel:
+    """The model's modules on the meta device: which maps it has, of which type and shape, and no number of them.
+
+    Raises:
+        CheckpointError, UnknownArchitecture, ModelError: as `load`; of the checkpoint, only its config.json and its
+            tokenizer are read.
+    """
+    name = str(id_or_path)
+    folder = _local_folder(name)
+    source = str(folder) if folder is not None else name
+    config = _read_config(source, name)
+    architecture = architecture_for(config.model_type)
+    with torch.device("meta"):
+        model = cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    return _frozen(model, _read_tokenizer(source, name), architecture, name, None)
+
+
 def almanac_folder() -> Path:
     """Where the embedded model's checkpoint lies inside the installed package."""
     return Path(__file__).parent / "embedded" / "almanac"

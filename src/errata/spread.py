@@ -186,9 +186,11 @@ def _update(
             cross.addmm_(residual.T, part.keys, alpha=1 / share)
         if kept is not None:
             key_sum.addmm_(kept.T, kept)
+        _check_read(site, key_sum, cross)
         return solver.solve_sums(cross, key_sum, site)
     keys, current = _in_order(seen, facts)
     residual = write.value.to(current) - current
+    _check_read(site, keys, residual)
     if steps is not None:
         steps[site.path] = SpreadStep(keys, current, residual)
     if kept is None:
@@ -203,6 +205,20 @@ def _trimmed(delta: Delta) -> Delta:
         return delta
     used = (delta.left != 0).any(dim=0)
     return Delta(delta.left[:, used].contiguous(), delta.right[used].contiguous())
+
+
+def _check_read(site: Site, *read: Tensor) -> None:
+    """Raise where what the model computes cannot be solved with.
+
+    Raises:
+        CovarianceError: keys or values are infinite or not a number.
+    """
+    if not all(bool(part.isfinite().all()) for part in read):
+        dtype = str(site.weight.dtype).removeprefix("torch.")
+        raise CovarianceError(
+            f"The facts' keys at {site.path}, or what is left to write there, are infinite or not a number. Where the "
+            f"model overflows in {dtype}, load it with --dtype bfloat16 or float32; otherwise it is damaged."
+        )
 
 
 def _in_order(

@@ -13,6 +13,7 @@ from errata.cli import (
     demo,
     edit,
     evaluate,
+    export,
     facts,
     locate,
     methods,
@@ -21,6 +22,7 @@ from errata.cli import (
     options,
     reproduce,
     show,
+    stack,
     tasks,
     train_editor,
 )
@@ -55,12 +57,20 @@ facts_app = typer.Typer(help="Look at files of facts.", no_args_is_help=True, ri
 covariance_app = typer.Typer(
     help="Second moments of keys: measure, look, import.", no_args_is_help=True, rich_markup_mode="rich"
 )
+stack_app = typer.Typer(
+    help="Edits of one model in order, each taken out again.", no_args_is_help=True, rich_markup_mode="rich"
+)
 
 app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("edit", epilog=edit.EPILOG)(edit.edit)
 app.command("show", epilog=show.EPILOG)(show.show)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("apply", epilog=apply.EPILOG)(apply.apply)
+app.command("export", epilog=export.EPILOG)(export.export)
+app.command("import", epilog=export.IMPORT_EPILOG)(export.import_)
+app.add_typer(stack_app, name="stack")
+app.command("log", epilog=stack.LOG_EPILOG)(stack.log)
+app.command("diff", epilog=stack.DIFF_EPILOG)(stack.diff)
 app.command("reproduce", epilog=reproduce.EPILOG)(reproduce.reproduce)
 app.command("tasks", epilog=tasks.EPILOG)(tasks.tasks)
 app.command("locate", epilog=locate.EPILOG)(locate.locate)
@@ -72,6 +82,10 @@ app.command("methods", epilog=methods.EPILOG)(methods.methods)
 app.command("metrics", epilog=metrics.EPILOG)(metrics.metrics)
 facts_app.command("check", epilog=facts.EPILOG)(facts.check)
 facts_app.command("neighbors", epilog=facts.NEIGHBORS_EPILOG)(facts.neighbors)
+stack_app.command("edit", epilog=stack.EDIT_EPILOG)(stack.edit)
+stack_app.command("add", epilog=stack.ADD_EPILOG)(stack.add)
+stack_app.command("remove", epilog=stack.REMOVE_EPILOG)(stack.remove)
+stack_app.command("merge", epilog=stack.MERGE_EPILOG)(stack.merge)
 covariance_app.command("collect", epilog=covariance.COLLECT_EPILOG)(covariance.collect)
 covariance_app.command("show", epilog=covariance.SHOW_EPILOG)(covariance.show)
 covariance_app.command("import", epilog=covariance.IMPORT_EPILOG)(covariance.import_)

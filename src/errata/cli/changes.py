@@ -29,7 +29,7 @@ def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:
 
 def apply_and_compare(model: EditableModel, edit: Edit) -> float:
     """Apply the edit; returns how far rounding to the model's dtype moves the change, relative to its norm."""
-    sites = _sites(model, edit)
+    sites = {path: model.site_at(path) for path in edit.deltas}
     before = {path: site.matrix.clone() for path, site in sites.items()}
     edit.apply(model)
     wrong, whole = 0.0, 0.0

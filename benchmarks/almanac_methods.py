@@ -206,13 +206,14 @@ def run_cell(
     cell: Path,
     each_write: bool,
     arguments: argparse.Namespace,
+    texts: Sequence[str] = (),
 ) -> None:
     """Edit, evaluate, store; a cell that is stored is left alone."""
     if named(cell, ".json").exists():
         return
     about: dict[str, object] = {}
     if row is None:
-        store(cell, "", errata.evaluate(model, facts, generate=arguments.generate))
+        store(cell, "", errata.evaluate(model, facts, generate=arguments.generate, texts=texts))
     else:
         began = time.process_time()
 
@@ -223,7 +224,7 @@ def run_cell(
         edit = make(model, facts, row, seed, measure, arguments)
         about = {"cpu_seconds": time.process_time() - began, "history": [dict(one) for one in edit.history]}
         with edit.applied(model):
-            store(cell, "", errata.evaluate(model, facts, generate=arguments.generate))
+            store(cell, "", errata.evaluate(model, facts, generate=arguments.generate, texts=texts))
     with atomic_file(named(cell, ".json")) as aside:
         aside.write_text(json.dumps(about, indent=1))
     records = load_results(named(cell, ".jsonl")).records
@@ -239,7 +240,8 @@ def make(
     arguments: argparse.Namespace,
 ) -> errata.Edit:
     """The edit of a row."""
-    kept = arguments.output / ("kept" if not TABLES[arguments.table].timed else f"kept-{row.name}")
+    timed = arguments.table in TABLES and TABLES[arguments.table].timed
+    kept = arguments.output / (f"kept-{row.name}" if timed else "kept")
     if row.strategy is None:
         return errata.edit(model, facts, row.method, row.settings, seed=seed, preset=row.preset, keep_in=kept)
     return errata.edit_in_steps(

@@ -69,6 +69,15 @@ SPREADING: tuple[Refusal, ...] = (
     ({"spread": "cubic"}, errors.SettingsError, "It must be one of 'sqrt', 'even'"),
 )
 STRONG = {"clamp": 3.0, "learning_rate": 0.5, "steps": 6}
+LATE: dict[str, object] = {
+    "late_layers": [3],
+    "late_steps": 4,
+    "late_learning_rate": 0.2,
+    "late_clamp": 0.75,
+    "late_kl_weight": 0.5,
+    "late_nll_weight": 1.0,
+    "late_covariance_weight": 20.0,
+}
 NULL_SPACE = {"null_threshold": 0.1, "ridge": 1.0}
 CASES: dict[str, Case] = {
     "pmet": Case(
@@ -110,6 +119,34 @@ CASES: dict[str, Case] = {
                 errors.SettingsError,
                 "no eigenvalue of the second moments of transformer.h.1.mlp.c_proj is that small",
             ),
+        ),
+    ),
+    "two_site": Case(
+        settings={**SETTINGS, **LATE},
+        strong={**STRONG, "covariance_weight": 0.1, "late_covariance_weight": 0.1},
+        written=down_projections(1, 2, 3),
+        quick={"steps": 1, "late_steps": 1, "late_layers": [3]},
+        preset="almanac",
+        post_norm=False,
+        stages={
+            "optimization": (4, 7),
+            "spread": (2, 4),
+            "optimization, late site": (4, 3),
+            "spread, late site": (1, 0),
+        },
+        refused=(
+            *STEPWISE,
+            *SPREADING,
+            ({"late_layers": [9]}, errors.LayerOutOfRange, "names block 9, but tiny-gpt2 has blocks 0 to 3"),
+            ({"late_layers": [2]}, errors.SettingsError, "all late layers must lie above the early ones"),
+            ({"late_steps": 0}, errors.SettingsError, "'late_steps' must be at least 1"),
+            ({"late_clamp": -1}, errors.SettingsError, "'late_clamp' must be above 0"),
+            (
+                {"late_optimise": ["ffn", "block"]},
+                errors.SettingsError,
+                "'late_optimise' is ['ffn', 'block']; two_site takes",
+            ),
+            ({"late_key_templates": -1}, errors.SettingsError, "'late_key_templates' must be 0 or more"),
         ),
     ),
     "rome": Case(

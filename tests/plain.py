@@ -66,7 +66,12 @@ def ids_of(model: EditableModel, text: str) -> list[int]:
 
 
 def plain_row(
-    model: EditableModel, context: str, template: str, subject: str, target: str | None
+    model: EditableModel,
+    context: str,
+    template: str,
+    subject: str,
+    target: str | None,
+    where: str = "subject_last",
 ) -> PlainRow:
     """The row's ids, counted off from shorter texts: what a text begins with has the same ids as the text itself."""
     before, after = template.split("{}")
@@ -76,6 +81,7 @@ def plain_row(
     assert prompt[: lookup + 1] == ids_of(model, begun), (
         "this text cannot be counted off: choose another in the test"
     )
+    lookup = len(prompt) - 1 if where == "prompt_last" else lookup
     if target is None:
         return PlainRow(prompt, lookup, [])
     whole = ids_of(model, f"{begun}{after} {target}")
@@ -196,19 +202,22 @@ def plain_target(
     preserve: str = "none",
     preserve_weight: float = 1.0,
     preserve_rows: int = 4,
+    lookup: str = "subject_last",
 ) -> PlainTarget:
     """v* of one fact: METHODS.md, "Optimization stage" and "Neighbor-assisted editing", sentence by sentence."""
     modules = modules_of(model, layers[-1])
     places: dict[str, nn.Module] = {place: getattr(modules, place) for place in optimise}
-    rows = [plain_row(model, context, fact.prompt, fact.subject, fact.target_new) for context in contexts]
-    neutral = plain_row(model, "", "{} is a", fact.subject, None)
+    rows = [
+        plain_row(model, context, fact.prompt, fact.subject, fact.target_new, lookup) for context in contexts
+    ]
+    neutral = plain_row(model, "", "{} is a", fact.subject, None, lookup)
     before = contexts[1] if neighbor_prefix else ""
     neighbors = [
-        plain_row(model, before, one.prompt, one.subject, one.target)
+        plain_row(model, before, one.prompt, one.subject, one.target, lookup)
         for one in (fact.neighbors[:neighbor_count] if neighbor_weight > 0 else ())
     ]
     others = fact.preserve_prompts[:preserve_rows] if preserve == "subject" and preserve_weight > 0 else ()
-    kept = [plain_row(model, "", template, fact.subject, None) for template in others]
+    kept = [plain_row(model, "", template, fact.subject, None, lookup) for template in others]
     clean = [run(model, row.ids)[-1].detach() for row in kept]
     kl_at = neutral.lookup if kl_position == "subject" else len(neutral.ids) - 1
     hidden = model.model.config.hidden_size
@@ -300,21 +309,35 @@ def why_stop(loss: float, kl: float, on_top: bool, last: bool) -> str:
 
 
 def plain_key(
-    model: EditableModel, fact: Fact, contexts: Sequence[str], module: nn.Module, average: str
+    model: EditableModel,
+    fact: Fact,
+    contexts: Sequence[str],
+    module: nn.Module,
+    average: str,
+    lookup: str = "subject_last",
+    templates: int = 0,
 ) -> Tensor:
-    """k of one fact: the module's input at the subject's last token, averaged over the contexts; bare prompt first."""
-    each = []
-    for context in contexts:
-        row = plain_row(model, context, fact.prompt, fact.subject, None)
-        each.append(read(model, module, row.ids, row.lookup)[0].double())
+    """k of one fact: the module's input at the lookup position, averaged over the contexts; bare prompt first.
+
+    With other wordings it is the mean over the prompt's key and theirs.
+    """
+
+    def one(context: str, template: str) -> Tensor:
+        row = plain_row(model, context, template, fact.subject, None, lookup)
+        return read(model, module, row.ids, row.lookup)[0].double()
+
+    each = [one(context, fact.prompt) for context in contexts]
     if average == "plain" or len(each) == 1:
-        return sum(each) / len(each)
-    return each[0] / 2 + sum(each[1:]) / len(each[1:]) / 2
+        own = sum(each) / len(each)
+    else:
+        own = each[0] / 2 + sum(each[1:]) / len(each[1:]) / 2
+    wordings = [own, *(one("", template) for template in fact.edit_prompts[:templates])]
+    return sum(wordings) / len(wordings)
 
 
-def plain_value(model: EditableModel, fact: Fact, module: nn.Module) -> Tensor:
-    """What the module puts out at the subject's last token of the bare prompt."""
-    row = plain_row(model, "", fact.prompt, fact.subject, None)
+def plain_value(model: EditableModel, fact: Fact, module: nn.Module, lookup: str = "subject_last") -> Tensor:
+    """What the module puts out at the lookup position of the bare prompt."""
+    row = plain_row(model, "", fact.prompt, fact.subject, None, lookup)
     return read(model, module, row.ids, row.lookup)[1].double()
 
 
@@ -334,12 +357,26 @@ def plain_spread(
     write: Sequence[str],
     key_average: str,
     covariance_ridge: float = 0.0,
+    lookup: str = "subject_last",
+    key_templates: int = 0,
+    preserve_keys: str = "none",
+    preserve_key_weight: float = 1.0,
+    preserve_key_rows: int = 4,
 ) -> dict[tuple[str, int], Tensor]:
     """Delta [d_out, d_in] of each (kind, layer), in float64.
 
     `values`: v* [fact, d] by kind of map written; those of kind "block" stand for the FFN's, measured at the block.
     """
     updates: dict[tuple[str, int], Tensor] = {}
+    held: set[tuple[str, str]] = set()
+    """Template and subject of each key that is preserved; the tests' facts ask for none that they change."""
+    for fact in facts:
+        own = (fact.prompt, *fact.edit_prompts[:key_templates])
+        if preserve_keys in ("relation", "both"):
+            for one in fact.neighbors[:preserve_key_rows]:
+                held |= {(template, one.subject) for template in (one.prompt, *own)}
+        if preserve_keys in ("subject", "both"):
+            held |= {(template, fact.subject) for template in fact.preserve_prompts[:preserve_key_rows]}
     before: list[tuple[nn.Parameter, Tensor]] = []
     last = modules_of(model, layers[-1])
     for number, layer in enumerate(layers):
@@ -349,12 +386,21 @@ def plain_spread(
                 continue
             module = getattr(modules_of(model, layer), kind)
             place = "block" if "block" in values else kind
-            k = torch.stack([plain_key(model, fact, contexts, module, key_average) for fact in facts])
-            current = torch.stack([plain_value(model, fact, getattr(last, place)) for fact in facts])
+            k = torch.stack(
+                [
+                    plain_key(model, fact, contexts, module, key_average, lookup, key_templates)
+                    for fact in facts
+                ]
+            )
+            current = torch.stack([plain_value(model, fact, getattr(last, place), lookup) for fact in facts])
             residual = (values[place].double() - current) / (left if spread == "even" else left**0.5)
             moment = covariance(kind, layer).double()
             moment = moment + covariance_ridge * moment.trace() / len(moment) * torch.eye(len(moment))
-            solved = torch.linalg.inv(covariance_weight * moment + k.T @ k)
+            matrix = covariance_weight * moment + k.T @ k
+            for template, subject in held:
+                p = plain_key(model, Fact(template, subject, "x"), ("",), module, "plain", lookup)
+                matrix = matrix + preserve_key_weight * torch.outer(p, p)
+            solved = torch.linalg.inv(matrix)
             update = residual.T @ k @ solved
             updates[kind, layer] = update
             weight = module.weight

@@ -49,6 +49,7 @@ OWN: dict[str, Any] = {
     "attribute_prompts": ["The harbour of Hull lies on the"],
     "reference_texts": ["Hull is a harbour on the North Sea."],
     "preserve_prompts": ["The mayor of Port Avel is called", "The bridge of {} was built by"],
+    "edit_prompts": ["The quays of Port Avel are on the"],
 }
 COUNTERFACT: dict[str, Any] = {
     "case_id": 31,
@@ -173,6 +174,10 @@ def test_a_slot_in_prompts_about_the_same_subject_is_filled():
     assert fact.paraphrase_prompts == ("Ships bound for Port Avel cross the",)
     assert fact.generation_prompts == ("From the quays of Port Avel you see",)
     assert fact.same_subject_prompts == (Probe("The mayor of Port Avel is", "Orin Vasker"),)
+
+
+def test_edit_prompts_stay_templates():
+    assert fact_from_json(OWN).edit_prompts == ("The quays of {} are on the",)
 
 
 def test_preserve_prompts_stay_templates():

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "progress", "files")),
     (1, ("wording", "probes", "records", "facts", "templates", "preserving", "catalog")),
     (1, ("rows", "written", "outcomes", "metrics", "scores", "results")),
-    (1, ("preset_files", "settings")),
+    (1, ("preset_files", "layer_rules", "settings")),
     (1, ("architectures",)),
     (2, ("harness",)),
     (2, ("fingerprint", "model", "loading")),

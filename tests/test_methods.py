@@ -17,11 +17,12 @@ from errata import errors, memory, targets
 from errata.covariance import collect
 from errata.edits import Edit, load_edit
 from errata.facts import Fact
+from errata.layer_rules import LAYER_RULES
 from errata.methods import METHODS, edit, method_named, settings_for
 from errata.model import EditableModel
 from errata.moments import read_moment
 from errata.prompts import encode_text
-from errata.settings import LAYER_RULES, build, load_presets
+from errata.settings import build, load_presets
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, SETTINGS, tiny_model
 from method_cases import CASES, Refusal
 from plain import double_throughout, plain_spread, plain_target
@@ -50,7 +51,7 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> Moments:
     def folder_of(model: EditableModel) -> Path:
         if model not in folders:
             folders[model] = tmp_path_factory.mktemp("moments")
-            sites = [model.site(kind, layer) for kind in ("ffn", "attention") for layer in (0, 1, 2)]
+            sites = [model.site(kind, layer) for kind in ("ffn", "attention") for layer in (0, 1, 2, 3)]
             collect(model, sites, TEXTS, folder=folders[model], corpus="sentences", samples=len(TEXTS))
         return folders[model]
 

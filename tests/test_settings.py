@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import SettingsError, UnknownSetting
-from errata.settings import (
+from errata.layer_rules import (
     LAYER_RULES,
-    PRESETS,
-    Presets,
-    build,
     last_layers_by_rule,
     late_layer_by_rule,
     layer_by_rule,
     layers_by_rule,
+)
+from errata.settings import (
+    PRESETS,
+    Presets,
+    build,
     load_presets,
     parse_assignments,
 )
@@ -217,7 +219,9 @@ def test_a_model_without_preset_gets_the_rule_which_says_so(method: str) -> None
     presets = load_presets(method)
     preset = presets.for_model("someone/new-model", 32)
     layers = LAYER_RULES[presets.layer_rule].choose(32)
-    assert preset.values == {**presets.defaults, "layers": layers}
+    late = presets.late_layer_rule
+    wanted = {**presets.defaults, "layers": layers}
+    assert preset.values == wanted | ({"late_layers": LAYER_RULES[late].choose(32)} if late else {})
     assert preset.rule is not None
     blocks = (
         f"Layers: {layers[0]}-{layers[-1]} of 32 blocks" if len(layers) > 1 else f"{layers[0]} of 32 blocks"

@@ -29,6 +29,7 @@ from errata.strategies.guard import Health, Watch
 from errata.strategies.writing import Writer
 from errata.surprisal import measure_targets
 from families import CONTEXTS, FACTS, SENTENCES, SETTINGS, tiny_model
+from method_cases import LATE
 from plain import plain_row, run
 from poison import own_token, poisoned
 
@@ -61,6 +62,8 @@ def settings_of(method: str) -> dict[str, object]:
     if method == "alphaedit":
         kept = {name: value for name, value in WIDE.items() if name != "covariance_weight"}
         return {**kept, "null_threshold": 1e3, "ridge": 1e-3}
+    if method == "two_site":
+        return {**WIDE, "layers": [1], **LATE, "late_layers": [2], "late_covariance_weight": 0.5}
     return WIDE
 
 
@@ -91,7 +94,7 @@ def stepped(
 # --- iterations ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["memit", "pmet", "rome"])
+@pytest.mark.parametrize("method", ["memit", "pmet", "rome", "two_site"])
 def test_iterations_are_edits_of_the_edited_model(method: str, moments: Path) -> None:
     model = tiny_model("gpt2", "float64")
     before = weights_of(model)

@@ -77,6 +77,12 @@ CASES: dict[str, tuple[Sequence[Fact], dict[str, object], bool]] = {
         {"preserve": "subject", "preserve_weight": 2.0, "preserve_rows": 2},
         False,
     ),
+    "at the prompt's last token": (ASSISTED, {"lookup": "prompt_last", **BOTH}, True),
+    "at the prompt's last token, with all terms": (
+        ASSISTED,
+        {"lookup": "prompt_last", "preserve": "subject", "neighbor_weight": 0.3, "kl_position": "end"},
+        False,
+    ),
 }
 
 

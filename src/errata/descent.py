@@ -26,7 +26,7 @@ from errata.losses import (
     targets_on_top,
 )
 from errata.model import Change, EditableModel
-from errata.prompts import PromptBatch
+from errata.prompts import Lookup, PromptBatch
 from errata.resume import Part, Resumed
 
 Place = Literal["attention", "ffn", "block"]
@@ -47,6 +47,8 @@ class TargetSettings:
     paper 2 eq. 7), or as rows of the mean over contexts ("published", what its program does); `neighbor_prefix` puts
     them behind the first generated context (NAP). `preserve = "subject"` keeps what the unedited model says next
     after the fact's first `preserve_rows` preserve_prompts.
+
+    `lookup` is a property of the site: the token at which values stand and keys are read, in every row of a fact.
     """
 
     layers: tuple[int, ...]
@@ -65,6 +67,7 @@ class TargetSettings:
     preserve: Literal["none", "subject"] = "none"
     preserve_weight: float = 1.0
     preserve_rows: int = 4
+    lookup: Lookup = "subject_last"
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""

@@ -31,9 +31,10 @@ class Fact:
     A prompt may hold its subject, once, in place of the `{}`. In paraphrase_prompts, generation_prompts and
     same_subject_prompts a `{}` is filled with the subject. A plain text among the neighborhood_prompts expects
     target_true as its answer. preserve_prompts are templates of other statements about the subject, whose answers an
-    edit can be told to leave as they are. reversed_prompts and two_hop_prompts are questions whose answer follows from
-    the new fact: from its object's side, and together with a second fact. Objects of JSON are taken for the `Probe` or
-    `Neighbor` that they describe.
+    edit can be told to leave as they are; edit_prompts are templates that ask the same as `prompt`, to edit with and
+    never to evaluate with. reversed_prompts and two_hop_prompts are questions whose answer follows from the new fact:
+    from its object's side, and together with a second fact. Objects of JSON are taken for the `Probe` or `Neighbor`
+    that they describe.
 
     Raises:
         SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.
@@ -60,6 +61,7 @@ class Fact:
     target_id: str | None = None
     reversed_prompts: tuple[Probe, ...] = ()
     two_hop_prompts: tuple[Probe, ...] = ()
+    edit_prompts: tuple[str, ...] = ()
 
     # Written out, because more is accepted than is kept: any sequence for a tuple, an object of JSON for a Probe.
     def __init__(
@@ -82,6 +84,7 @@ class Fact:
         target_id: str | None = None,
         reversed_prompts: Sequence[Probe | Mapping[str, str]] = (),
         two_hop_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        edit_prompts: Sequence[str] = (),
     ) -> None:
         given: dict[str, object] = {
             "prompt": prompt,
@@ -102,6 +105,7 @@ class Fact:
             "target_id": target_id,
             "reversed_prompts": reversed_prompts,
             "two_hop_prompts": two_hop_prompts,
+            "edit_prompts": edit_prompts,
         }
         flaws: list[Flaw] = []
         case = "" if case_id is None else f" (case_id {case_id})"

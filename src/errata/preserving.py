@@ -1,4 +1,4 @@
-"""`preserve_prompts` for facts that bring none: other statements about their subjects, from the templates of a file."""
+"""`preserve_prompts` and `edit_prompts` for facts that bring none, from the templates of a file."""
 
 from __future__ import annotations
 
@@ -47,6 +47,28 @@ def with_preserve_prompts(
             ]
             prompts = tuple(found[:rows])
         prepared.append(replace(fact, preserve_prompts=prompts))
+    return prepared
+
+
+def with_edit_prompts(
+    facts: Sequence[Fact], count: int, seed: int = 0, source: Sequence[Fact] | None = None
+) -> list[Fact]:
+    """Give every fact without edit_prompts up to `count` other templates of its relation in `source`; the seed chooses.
+
+    Left out is what the facts about the subject are asked, also where it stands behind an opening. Where a file names
+    no relations there are none.
+    """
+    templates, asked = templates_by_relation([*facts, *(source or ())]), _asked(facts)
+    prepared: list[Fact] = []
+    for fact in facts:
+        texts = tuple(asked[fact.subject])
+        free = [
+            template
+            for template in templates[relation_of(fact)]
+            if not any(text.endswith(wording.fill(template, fact.subject)) for text in texts)
+        ]
+        chosen = random.Random(f"edit/{seed}/{fact.subject}/{fact.prompt}").sample(free, len(free))[:count]
+        prepared.append(fact if fact.edit_prompts else replace(fact, edit_prompts=tuple(chosen)))
     return prepared
 
 

@@ -184,4 +184,5 @@ _READERS: dict[str, _Reader] = {
     "attribute_prompts": _prompt,
     "reference_texts": _text,
     "preserve_prompts": _own_template,
+    "edit_prompts": _own_template,
 }

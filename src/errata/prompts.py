@@ -18,6 +18,8 @@ from errata.model import SHORTEST, EditableModel, Tokens
 
 RowKind = Literal["rewrite", "neighbor", "preserve", "kl"]
 KINDS: tuple[RowKind, ...] = ("rewrite", "neighbor", "preserve", "kl")
+Lookup = Literal["subject_last", "prompt_last"]
+"""Where a row is looked up: at the last token of its subject, or of its whole prompt, before a target."""
 KL_TEMPLATE = "{} is a"
 PASS_TOKENS, PASS_TOKENS_ELSEWHERE = {"cpu": 20}, 512
 """What a forward pass costs by device whatever is in it, in tokens: its weights have to be read."""
@@ -152,6 +154,15 @@ def preserve_rows(facts: Sequence[Fact], count: int) -> list[Row]:
     ]
 
 
+def wording_rows(facts: Sequence[Fact], count: int) -> list[Row]:
+    """The first `count` other wordings of each fact's prompt, bare, with its target."""
+    return [
+        Row(index, "rewrite", template, fact.subject, fact.target_new)
+        for index, fact in enumerate(facts)
+        for template in fact.edit_prompts[:count]
+    ]
+
+
 def encode_text(model: EditableModel, prompt: str, target: str | None) -> EncodedText:
     """Tokenise prompt and target as one text, and tell the target's ids by their offsets.
 
@@ -178,13 +189,18 @@ def encode_text(model: EditableModel, prompt: str, target: str | None) -> Encode
     return EncodedText(tuple(ids[:length]), tuple(ids[i] for i in chosen), tuple(spans[:length]))
 
 
-def encode_rows(model: EditableModel, rows: Sequence[Row]) -> list[EncodedRow]:
-    """Tokenise rows and find each one's lookup position: the last token that holds a character of the subject.
+def encode_rows(
+    model: EditableModel, rows: Sequence[Row], lookup: Lookup = "subject_last"
+) -> list[EncodedRow]:
+    """Tokenise rows and find each one's lookup position.
+
+    "subject_last": the last token that holds a character of the subject. "prompt_last": the token whose output
+    predicts the target's first, or the next token of a row without a target.
 
     Raises:
         FactError: the tokenizer keeps nothing of a subject, or a row does not fit (see `encode_text`).
     """
-    return [_encode_row(model, row) for row in rows]
+    return [_encode_row(model, row, lookup) for row in rows]
 
 
 def batch_rows(model: EditableModel, encoded: Sequence[EncodedRow]) -> PromptBatch:
@@ -264,7 +280,7 @@ def like_lengths(lengths: Sequence[int], tokens_at_once: int, device: torch.devi
             yield group[start : start + at_once]
 
 
-def _encode_row(model: EditableModel, row: Row) -> EncodedRow:
+def _encode_row(model: EditableModel, row: Row, lookup: Lookup) -> EncodedRow:
     try:
         text = encode_text(model, row.prompt, row.target)
     except FactError as error:
@@ -275,6 +291,8 @@ def _encode_row(model: EditableModel, row: Row) -> EncodedRow:
         raise FactError(
             f"The tokenizer of {model.name} keeps nothing of subject {row.subject!r} in {row.prompt!r}."
         )
+    if lookup == "prompt_last":
+        return EncodedRow(row, text, len(text.ids) - max(1, len(text.target)))
     return EncodedRow(row, text, inside[-1])
 
 

@@ -205,6 +205,7 @@ _COPIED = (
     "unrelated_prompts",
     "reference_texts",
     "preserve_prompts",
+    "edit_prompts",
     "reversed_prompts",
     "two_hop_prompts",
 )

@@ -9,13 +9,14 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from errata.errors import SettingsError, UnknownSetting
+from errata.layer_rules import LAYER_RULES
 from errata.preset_files import SUFFIX, read_preset_file, short_name
 
 if sys.version_info >= (3, 11):
@@ -24,8 +25,6 @@ else:
     import tomli as tomllib
 
 PRESETS = Path(__file__).parent / "presets"
-RULE_BLOCKS = 5
-"""How many consecutive blocks the rule edits: as many as the published presets of most models."""
 
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 
@@ -215,6 +214,8 @@ class Presets:
     presets: tuple[Preset, ...]
     layer_rule: str = "several"
     """Which of `LAYER_RULES` chooses the layers of a model without a preset."""
+    late_layer_rule: str | None = None
+    """The same for `late_layers`, where the method has them."""
 
     def for_model(self, name: str, layer_count: int, preset: str | None = None) -> Preset:
         """The preset of that name; without a name the first one of the model; for a model without one, the rule.
@@ -277,11 +278,16 @@ class Presets:
         layer_rule = LAYER_RULES[self.layer_rule]
         layers = layer_rule.choose(layer_count)
         values = {**self.defaults, "layers": layers}
+        late = ""
+        if self.late_layer_rule is not None:
+            late_rule = LAYER_RULES[self.late_layer_rule]
+            values["late_layers"] = late_layers = late_rule.choose(layer_count)
+            late = f" Late layers: {_span(late_layers)} ({late_rule.words})."
         *others, last = [setting for setting in MATTER_MOST if setting in values]
         most = f"{', '.join(others)} and {last} matter" if others else f"{last} matters"
         rule = (
             f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. Layers: "
-            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}). All else: the defaults in "
+            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}).{late} All else: the defaults in "
             f"presets/{self.method}.toml. Better values can be set one by one ({most} "
             "most) or taken from a preset of a similar model: "
             f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
@@ -300,62 +306,6 @@ MATTER_MOST = ("layers", "covariance_weight", "null_threshold", "ridge", "learni
 """Of the settings that a method has."""
 
 
-def layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The critical layers of a model that nobody has traced: where the published ones lie.
-
-    Five consecutive blocks from `layer_count / 8` (rounded) on; half of the blocks where there are less than ten.
-    Published, and by this rule: of 28 blocks 3-8 and 4-8; of 32 4-8 and 4-8; of 44 6-10 and 6-10; of 48, the one
-    that lies deeper, 13-17 and 6-10.
-    """
-    count = min(RULE_BLOCKS, max(1, layer_count // 2))
-    first = min((layer_count + 4) // 8, layer_count - count)
-    return tuple(range(first, first + count))
-
-
-def layer_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The one critical layer where a method writes a single one: the second of `layers_by_rule`.
-
-    Published for ROME, and by this rule: of 28 blocks 5 and 5; of 32 5 and 5; of 48, the one that lies deeper, 17 and
-    7.
-    """
-    return layers_by_rule(layer_count)[:2][-1:]
-
-
-def late_layer_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The one layer at seven tenths of the depth: where a block or a map is best trained.
-
-    Published for fine-tuning, and by this rule: of 28 blocks 21 and 19; of 32 22 and 23, and 22; of another 28, the
-    one that lies elsewhere, 6 and 19.
-    """
-    return (layer_count * 7 // 10,)
-
-
-def last_layers_by_rule(layer_count: int) -> tuple[int, ...]:
-    """The last three layers, fewer in a model that has no more: what is published for MEND, for every model."""
-    return tuple(range(max(0, layer_count - 3), layer_count))
-
-
-@dataclass(frozen=True)
-class LayerRule:
-    """How the layers of a model without a preset are chosen from the number of its blocks, and that in words."""
-
-    choose: Callable[[int], tuple[int, ...]]
-    words: str
-
-
-_SEVERAL = (
-    f"{RULE_BLOCKS} consecutive blocks from one eighth of the depth on, fewer in a model with less than "
-    f"{2 * RULE_BLOCKS} blocks"
-)
-LAYER_RULES: Mapping[str, LayerRule] = {
-    "several": LayerRule(layers_by_rule, _SEVERAL),
-    "one": LayerRule(layer_by_rule, f"the second of {_SEVERAL}"),
-    "late": LayerRule(late_layer_by_rule, "the one at seven tenths of the depth"),
-    "last": LayerRule(last_layers_by_rule, "the last three"),
-}
-"""A method names its own in its file of presets."""
-
-
 def _span(layers: Sequence[int]) -> str:
     """3-8, or block 5."""
     return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else f"block {layers[0]}"
@@ -364,10 +314,10 @@ def _span(layers: Sequence[int]) -> str:
 def load_presets(method: str) -> Presets:
     """Read `presets/<method>.toml`.
 
-    The file: `layer_rule`, unless it is "several"; a table `[defaults]` with a `source`; and one `[[preset]]` for each
-    published row, with its `name`, the `models` it is for, its `source`, and the settings in which it differs from
-    the defaults. Rows of one name are one preset, with values for some models in particular; a row for no model is the
-    one for all others.
+    The file: `layer_rule`, unless it is "several", and `late_layer_rule` where there are late layers; a table
+    `[defaults]` with a `source`; and one `[[preset]]` for each published row, with its `name`, the `models` it is for,
+    its `source`, and the settings in which it differs from the defaults. Rows of one name are one preset, with values
+    for some models in particular; a row for no model is the one for all others.
 
     Raises:
         UnknownSetting: there is no such file; the message lists those there are.
@@ -382,7 +332,14 @@ def load_presets(method: str) -> Presets:
     source = str(defaults.pop("source"))
     presets = tuple(_preset(row, defaults) for row in table["preset"])
     rule = str(table.get("layer_rule", "several"))
-    return Presets(method=method, defaults=defaults, source=source, presets=presets, layer_rule=rule)
+    return Presets(
+        method=method,
+        defaults=defaults,
+        source=source,
+        presets=presets,
+        layer_rule=rule,
+        late_layer_rule=table.get("late_layer_rule"),
+    )
 
 
 def _preset(row: Mapping[str, Any], defaults: Mapping[str, object]) -> Preset:

@@ -68,6 +68,7 @@ class ShareSettings(KeySettings):
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        KeySettings.__post_init__(self)
         if not self.write or len(set(self.write)) != len(self.write):
             raise SettingsError(
                 f"Setting 'write' must name one or both of 'attention' and 'ffn': {self.write}."
@@ -123,11 +124,13 @@ def spread(
     settings: ShareSettings,
     on_progress: Progress = silent,
     steps: dict[str, SpreadStep] | None = None,
+    preserved: KeyPrompts | None = None,
 ) -> dict[str, Delta]:
     """Share the residuals out over the critical layers and solve for each update; keys are module paths.
 
     `solver` is asked once for each site, when the layers below have been changed. With several kinds, attention is
-    written before the FFN of the same layer.
+    written before the FFN of the same layer. The keys p_j of `preserved` are further rows, of weight w =
+    `preserve_key_weight`, that shall bring about nothing: K gets sqrt(w) p_j and R a zero, whatever the solver.
 
     Raises:
         CovarianceError: an update cannot be solved for.
@@ -136,12 +139,14 @@ def spread(
     ordered = sorted(writes, key=lambda write: write.kind)
     with model.about_to_change(), ExitStack() as changed:
         streams = KeyStreams(prompts, max(layers))
+        kept_streams = KeyStreams(preserved, max(layers)) if preserved else None
         for number, layer in enumerate(sorted(layers)):
             share = SHARES[settings.spread](len(layers) - number)
             for write in ordered:
                 site = model.site(write.kind, layer)
                 seen = streams.read(site, write.path, settings.key_average)
-                delta = _update(site, write, seen, prompts.facts, share, solver, steps)
+                kept = _preserved(kept_streams, site, settings)
+                delta = _update(site, write, seen, kept, prompts.facts, share, solver, steps)
                 changed.enter_context(written_back(site))
                 write_delta(site, delta)
                 deltas[site.path] = delta
@@ -149,17 +154,29 @@ def spread(
     return deltas
 
 
+def _preserved(
+    streams: KeyStreams | None, site: Site, settings: ShareSettings
+) -> Float[Tensor, "kept d_in"] | None:
+    """The keys whose output is to stay, each with the root of its weight; None where there are none."""
+    if streams is None:
+        return None
+    parts = [part.keys for part in streams.read(site, None, settings.key_average)]
+    return torch.cat(parts) * math.sqrt(settings.preserve_key_weight)
+
+
 def _update(
     site: Site,
     write: Write,
     seen: Iterable[KeysSeen],
+    kept: Float[Tensor, "kept d_in"] | None,
     facts: int,
     share: float,
     solver: Solver,
     steps: dict[str, SpreadStep] | None,
 ) -> Delta:
     """The update of one site. Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
-    if isinstance(solver, SumsSolver) and facts > THIN * min(site.d_out, site.d_in) and steps is None:
+    rows = facts + (0 if kept is None else len(kept))
+    if isinstance(solver, SumsSolver) and rows > THIN * min(site.d_out, site.d_in) and steps is None:
         device = solving_device(site.weight.device)
         key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
         cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
@@ -167,6 +184,8 @@ def _update(
             residual = write.value[list(part.facts)].to(part.current) - part.current
             key_sum.addmm_(part.keys.T, part.keys)
             cross.addmm_(residual.T, part.keys, alpha=1 / share)
+        if kept is not None:
+            key_sum.addmm_(kept.T, kept)
         _check_read(site, key_sum, cross)
         return solver.solve_sums(cross, key_sum, site)
     keys, current = _in_order(seen, facts)
@@ -174,7 +193,18 @@ def _update(
     _check_read(site, keys, residual)
     if steps is not None:
         steps[site.path] = SpreadStep(keys, current, residual)
-    return solver(residual / share, keys, site)
+    if kept is None:
+        return solver(residual / share, keys, site)
+    nothing = residual.new_zeros(len(kept), residual.shape[1])
+    return _trimmed(solver(torch.cat([residual / share, nothing]), torch.cat([keys, kept]), site))
+
+
+def _trimmed(delta: Delta) -> Delta:
+    """The same without the factors of rows that shall bring about nothing."""
+    if delta.left is None or delta.right is None:
+        return delta
+    used = (delta.left != 0).any(dim=0)
+    return Delta(delta.left[:, used].contiguous(), delta.right[used].contiguous())
 
 
 def _check_read(site: Site, *read: Tensor) -> None:

@@ -48,6 +48,8 @@ class TargetStore:
         names = TargetSettings.__dataclass_fields__
         own = {name: value for name, value in asdict(settings).items() if name in names}
         own["layers"] = settings.layers[-1:]
+        if settings.lookup == "subject_last":  # values that were kept before there was a choice stay known
+            del own["lookup"]
         recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
         return cls(
             folder,

@@ -108,7 +108,7 @@ def optimize_targets(
     Raises:
         OutOfMemory: memory does not suffice for a single fact. For a batch it is halved until it fits.
     """
-    encoded = encode_rows(model, rows_for(facts, contexts, settings))
+    encoded = encode_rows(model, rows_for(facts, contexts, settings), settings.lookup)
     rows_of: list[list[EncodedRow]] = [[] for _ in facts]
     for row in encoded:
         rows_of[row.row.fact].append(row)

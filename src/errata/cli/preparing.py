@@ -14,7 +14,7 @@ import errata
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal
 from errata.errors import FactError, SettingsError
-from errata.preserving import with_preserve_prompts
+from errata.preserving import with_edit_prompts, with_preserve_prompts
 from errata.settings import build, load_presets
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def prepare(
         SettingsError: a setting contradicts an option.
     """
     from errata.descent import TargetSettings
+    from errata.keys import KeptKeySettings
     from errata.methods import method_named
 
     published = load_presets(method).for_model(model.name, model.layers, preset).values
@@ -160,9 +161,13 @@ def prepare(
             prepared = list(found.facts)
         elif values.neighbor_weight > 0 and "neighbor_weight" in over:
             _count_neighbors(terminal, facts)
-        if values.preserves:
+        if isinstance(values, KeptKeySettings) and values.wordings:
+            prepared = with_edit_prompts(prepared, values.wordings, seed, facts)
+        keeps = isinstance(values, KeptKeySettings) and values.keeps_subjects
+        if values.preserves or keeps:
             prepared = with_preserve_prompts(prepared, values.preserve_rows, seed, facts)
-            _count_preserved(terminal, prepared)
+            asked_for = "preserve" in over or "preserve_keys" in over
+            _count_preserved(terminal, prepared, needed=asked_for)
     return Prepared(prepared, over, found, prepared != list(facts))
 
 
@@ -229,14 +234,14 @@ def _count_neighbors(terminal: Terminal, facts: Sequence[errata.Fact]) -> None:
         terminal.note(f"{count} of {counted(len(facts), 'fact')} have neighbors.")
 
 
-def _count_preserved(terminal: Terminal, facts: Sequence[errata.Fact]) -> None:
+def _count_preserved(terminal: Terminal, facts: Sequence[errata.Fact], needed: bool) -> None:
     """Tell how many facts have other statements to preserve.
 
     Raises:
-        FactError: none has.
+        FactError: none has, and they are `needed`: somebody asked for them, not only a preset.
     """
     count = sum(bool(fact.preserve_prompts) for fact in facts)
-    if count == 0:
+    if count == 0 and needed:
         raise FactError(
             "There is nothing to preserve: no fact has preserve_prompts, and the file has no templates of other "
             "relations. Write some (docs/facts.md), or leave --preserve out."

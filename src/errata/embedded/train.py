@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -240,9 +240,16 @@ def main() -> None:
         "--work", type=Path, default=Path("build/almanac"), help="where an unfinished run is kept"
     )
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="fewer, for a trial")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="another, for another model")
+    parser.add_argument(
+        "--no-mask", action="store_true", help="let every row be read with ordinary attention"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    run(arguments.output, arguments.work, Recipe(steps=arguments.steps))
+    recipe = Recipe(steps=arguments.steps, seed=arguments.seed)
+    if arguments.no_mask:
+        recipe = replace(recipe, shielded_share=0.0, shielded_share_late=0.0)
+    run(arguments.output, arguments.work, recipe)
 
 
 if __name__ == "__main__":

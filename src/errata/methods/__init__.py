@@ -16,7 +16,8 @@ from errata.edits import Edit
 from errata.errors import FactError, UnknownSetting
 from errata.factors import Factors
 from errata.facts import Fact
-from errata.methods import alphaedit, finetune, memit, mend, pmet, rome
+from errata.keys import KeptKeySettings
+from errata.methods import alphaedit, finetune, memit, mend, pmet, rome, two_site
 from errata.methods.base import Method
 from errata.methods.runs import Run
 from errata.model import EditableModel, Site
@@ -34,6 +35,7 @@ METHODS: dict[str, Method[Any]] = {
     for row in (
         pmet.METHOD,
         memit.METHOD,
+        two_site.METHOD,
         alphaedit.METHOD,
         rome.METHOD,
         finetune.METHOD,
@@ -108,6 +110,8 @@ def prepare(
     for start in range(0, len(facts), AT_ONCE):  # what does not fit is told at once
         some = facts[start : start + AT_ONCE]
         encode_rows(model, [*rewrite_rows(some, prefixes), *kl_rows(some)])
+    if isinstance(values, KeptKeySettings):
+        encode_rows(model, values.rows_beside(facts))
     sites = chosen.moments(model, values)
     moments = _moments(model, sites, covariance, on_progress) if sites else None
     return Run(

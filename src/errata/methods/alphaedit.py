@@ -33,6 +33,7 @@ from errata.methods.base import (
     written_sites,
 )
 from errata.model import EditableModel, Site
+from errata.prompts import Lookup
 from errata.targets import optimize_targets
 
 
@@ -100,9 +101,7 @@ class _Solver:
     ) -> Delta:
         basis = null_space(self.task.covariance(site), self.settings.null_threshold)
         keys, residual = keys.to(basis), residual.to(basis)
-        earlier = earlier_key_sum(self.task.model, site, self.settings.key_average, self.task.earlier).to(
-            basis
-        )
+        earlier = self._earlier(site).to(basis)
         self.key_sums[site.path] = keys.T @ keys
         right = null_space_solve(keys, earlier, basis, self.settings.ridge)
         precise = torch.promote_types(site.weight.dtype, torch.float32)
@@ -114,11 +113,15 @@ class _Solver:
         """The same update from R K^T and K K^T."""
         basis = null_space(self.task.covariance(site), self.settings.null_threshold)
         self.key_sums[site.path] = key_sum
-        earlier = earlier_key_sum(self.task.model, site, self.settings.key_average, self.task.earlier)
+        earlier = self._earlier(site)
         factor = _inside(earlier.to(basis).add_(key_sum.to(basis)), basis, self.settings.ridge)
         dense = torch.cholesky_solve((cross.to(basis) @ basis).T, factor).T @ basis.T
         precise = torch.promote_types(site.weight.dtype, torch.float32)
         return Delta(None, None, dense.to(precise).contiguous())
+
+    def _earlier(self, site: Site) -> Float[Tensor, "d_in d_in"]:
+        own = self.settings
+        return earlier_key_sum(self.task.model, site, own.key_average, self.task.earlier, own.lookup)
 
 
 def null_space_solve(
@@ -171,6 +174,7 @@ def earlier_key_sum(
     site: Site,
     average: KeyAverage,
     earlier: Mapping[str, Float[Tensor, "d_in d_in"]],
+    lookup: Lookup = "subject_last",
 ) -> Float[Tensor, "d_in d_in"]:
     """K_p K_p^T in float64: what `earlier` has for the site, and the keys of the facts of every edit in the model.
 
@@ -181,7 +185,7 @@ def earlier_key_sum(
         total += earlier[site.path].to(total)
     for edit in edits_in(model):
         if edit.facts:
-            prompts = KeyPrompts.of(model, edit.facts, edit.origin.contexts)
+            prompts = KeyPrompts.of(model, edit.facts, edit.origin.contexts, lookup)
             for seen in KeyStreams(prompts, site.layer).read(site, site.path, average):
                 keys = seen.keys.to(total)
                 total += keys.T @ keys

@@ -162,8 +162,18 @@ def share_out(
         if place == place_of(kind)
     ]
     facts = [task.facts[index] for index in kept]
-    prompts = KeyPrompts.of(task.model, facts, task.contexts)
-    deltas = spread(task.model, settings.layers, writes, prompts, solver, settings, task.on_progress)
+    prompts = KeyPrompts.of(task.model, facts, task.contexts, settings.lookup, settings.key_templates)
+    kept = settings.kept(facts)
+    deltas = spread(
+        task.model,
+        settings.layers,
+        writes,
+        prompts,
+        solver,
+        settings,
+        task.on_progress,
+        preserved=KeyPrompts.of(task.model, kept, ("",), settings.lookup) if kept else None,
+    )
     return Changes(deltas, dict.fromkeys(targets.failed, NOT_FINITE), targets.outcomes)
 
 
@@ -181,7 +191,11 @@ def values_left(targets: Targets) -> list[int]:
 
 
 def check_places(
-    settings: TargetSettings, optimise: Sequence[str], needed: Sequence[str], method: str
+    settings: TargetSettings,
+    optimise: Sequence[str],
+    needed: Sequence[str],
+    method: str,
+    name: str = "optimise",
 ) -> None:
     """Raise unless only the places in `optimise` are optimised, and all in `needed` are.
 
@@ -192,7 +206,7 @@ def check_places(
     missing = [place for place in needed if place not in settings.optimise]
     if wrong or missing:
         raise SettingsError(
-            f"Setting 'optimise' is {list(settings.optimise)}; {method} takes places of {list(optimise)}, and has to "
+            f"Setting {name!r} is {list(settings.optimise)}; {method} takes places of {list(optimise)}, and has to "
             f"optimise {list(needed)} to write them."
         )
 

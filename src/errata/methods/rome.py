@@ -11,13 +11,17 @@ update huge: such "disabling edits" are what lets a sequence of edits collapse (
     "bare"        the bare prompt's key in both places ("p-ROME" there)
     "consistent"  the mean key in both places, and m the mean of the outputs ("r-ROME" there)
 
+With the settings of `KeptKeySettings`, k (and with it a consistent k') is also the mean over other wordings, and the
+keys p_j that are preserved enter C: C + w sum_j p_j p_j^T.
+
 With the same key in both places u . k' = |C^-1/2 k|^2 / |C^-1 k| is positive, and Delta is the smallest change, in the
 norm that C gives, that maps k to v*.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal, cast
 
 import torch
@@ -31,20 +35,22 @@ from errata.errors import CovarianceError, NoFactsLeft, SettingsError
 from errata.factors import ridged
 from errata.facts import Fact
 from errata.fingerprint import fingerprint_of
-from errata.keys import KeyPrompts
+from errata.keys import KeptKeySettings, KeyPrompts
 from errata.methods.base import NOT_FINITE, Changes, Method, Task, check_places, values_left
 from errata.model import EditableModel, Site
 from errata.progress import silent
+from errata.prompts import Lookup
 from errata.target_store import TargetStore
 from errata.targets import Targets, optimize_targets
 
+KEEP_NOTHING = KeptKeySettings()
 STAGE = "writing"
 NO_UPDATE = "its update was infinite or not a number (the fact's two keys have nothing in common)"
 """Why a fact is left out although it has a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RomeSettings(TargetSettings):
+class RomeSettings(TargetSettings, KeptKeySettings):
     """How the value is optimised, at which one layer, and from which key the update is made.
 
     `covariance_ridge` adds a multiple of the identity to C, as a share of its mean eigenvalue (0 in the paper).
@@ -56,6 +62,7 @@ class RomeSettings(TargetSettings):
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
         TargetSettings.__post_init__(self)
+        KeptKeySettings.__post_init__(self)
         if not self.covariance_ridge >= 0:
             raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
         if len(self.layers) != 1:
@@ -128,7 +135,9 @@ class _Sequence:
         keeper = task.keeper(settings)
         if keeper is not None:
             source = fingerprint_of([(site.path, task.covariance(site))])
-            keeper = keeper.after([settings.key, settings.covariance_ridge, source])
+            kept = {name: getattr(settings, name) for name in KeptKeySettings.__dataclass_fields__}
+            beside = [] if kept == asdict(KeptKeySettings()) else [kept]
+            keeper = keeper.after([settings.key, settings.covariance_ridge, source, *beside])
         factor = task.lower(site, settings.covariance_ridge)
         if factor is None:
             factor = _factor(ridged(task.covariance(site), settings.covariance_ridge), site)
@@ -177,7 +186,10 @@ class _Sequence:
         self, fact: Fact, value: Float[Tensor, " d_out"]
     ) -> tuple[Float[Tensor, " d_out"], Float[Tensor, " d_in"]]:
         """(v* - m) / (u . k') and u."""
-        step = rome_step(self.task.model, fact, self.task.contexts, self.site, self.settings.key, self.factor)
+        own = self.settings
+        step = rome_step(
+            self.task.model, fact, self.task.contexts, self.site, own.key, self.factor, own, own.lookup
+        )
         return (value - step.output) / (step.direction @ step.divisor), step.direction
 
     def _set(self, total: Float[Tensor, "d_out d_in"]) -> None:
@@ -214,17 +226,33 @@ def rome_step(
     site: Site,
     key: Literal["mean", "bare", "consistent"],
     factor: Float[Tensor, "d_in d_in"],
+    kept: KeptKeySettings = KEEP_NOTHING,
+    lookup: Lookup = "subject_last",
 ) -> RomeStep:
     """u, k' and m of a fact with the weights as they stand now; `factor` is the Cholesky factor of C, in float64."""
-    bare_prompt = KeyPrompts.of(model, [fact], ("",))
+    bare_prompt = KeyPrompts.of(model, [fact], ("",), lookup)
     bare = bare_prompt.keys(site, "plain")[0].to(factor)
     output = bare_prompt.values(site.path)[0].to(factor)
-    mean = bare if key == "bare" else KeyPrompts.of(model, [fact], contexts).keys(site, "plain")[0].to(factor)
+    prompts = KeyPrompts.of(model, [fact], contexts, lookup, kept.key_templates)
+    mean = bare if key == "bare" else prompts.keys(site, "plain")[0].to(factor)
     if key == "consistent":
         output = output + site.matrix.to(factor) @ (mean - bare)
     raw = torch.cholesky_solve(mean[:, None], factor)[:, 0]
+    if preserved := kept.kept([fact]):
+        keys = KeyPrompts.of(model, preserved, ("",), lookup).keys(site, "plain").to(factor)
+        raw = _beside(raw, keys * math.sqrt(kept.preserve_key_weight), factor)
     length = cast(Tensor, torch.linalg.vector_norm(raw))
     return RomeStep(raw / length, mean if key == "consistent" else bare, output)
+
+
+def _beside(
+    raw: Float[Tensor, " d_in"], keys: Float[Tensor, "kept d_in"], factor: Float[Tensor, "d_in d_in"]
+) -> Float[Tensor, " d_in"]:
+    """(C + P^T P)^-1 k by Woodbury, from C^-1 k, P, and the Cholesky factor of C."""
+    solved = torch.cholesky_solve(keys.T, factor)
+    inside = keys @ solved
+    inside.diagonal().add_(1)
+    return raw - solved @ cast(Tensor, torch.linalg.solve(inside, keys @ raw))
 
 
 def _precise(site: Site) -> torch.dtype:

@@ -142,7 +142,7 @@ def check_strategy(method: Method[object], strategy: Strategy) -> None:
     if strategy.iterations > 1 and not issubclass(method.settings, TargetSettings):
         raise SettingsError(
             f"{method.name} optimises no values, so there is nothing to iterate. Iterations work with the "
-            "locate-then-edit methods: pmet, memit, rome, alphaedit."
+            "locate-then-edit methods: pmet, memit, rome, alphaedit, two_site."
         )
 
 

@@ -1,0 +1,237 @@
+"""Two sites (Errata's own): write the subject gently where it is gathered, write the relation where it is read.
+
+Every other locate-then-edit method writes at the subject's last token. That key is the same for all relations of the
+subject, so what is written there moves the whole subject. At the prompt's last token the key depends on subject and
+relation, but a write there alone carries over badly to other wordings. So both, one after the other:
+
+    1. early layers, looked up at the subject's last token: MEMIT's value, held back by the KL of other statements about
+       the subject (`preserve`), by a neighbor (`neighbor_weight`) and by a large lambda (`covariance_weight`).
+           v1*     = h^L1 + delta1,    delta1 = argmin phi NLL + mu KL + omega DECAY + w_n NEIGHBOR + w_p PRESERVE
+           Delta^l = R1 K1^T (lambda1 E[k k^T] + K1 K1^T)^-1,                                 l in `layers`
+    2. late layers, looked up at the prompt's last token, from the weights of step 1: MEMIT's value again.
+           v2*     = h^L2 + delta2,    delta2 = argmin phi NLL + mu KL + omega DECAY
+           Delta^l = R2 K2^T (lambda2 E[k k^T] + K2 K2^T + w P P^T)^-1,                       l in `late_layers`
+
+K2: each fact's key, the mean over the contexts and over `late_key_templates` other wordings (`edit_prompts`). P: the
+keys that are to put out what they did (`late_preserve_keys`): of the same relation for other subjects, and of other
+relations for the same subject. E[k k^T] is the unedited model's; so are the distributions that PRESERVE compares with.
+
+With `late_optimise` = attention, ffn the second value is PMET's. A setting named `late_x` is the `x` of the late site;
+where there is none, both sites share `x`.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+
+from errata.deltas import Delta, write_delta, written_back
+from errata.descent import Outcome, Place
+from errata.errors import SettingsError
+from errata.facts import Fact
+from errata.methods.base import (
+    Changes,
+    LocateThenEditSettings,
+    Method,
+    Task,
+    check_block_value,
+    check_places,
+    written_sites,
+)
+from errata.methods.memit import memit
+from errata.methods.pmet import pmet
+from errata.model import EditableModel, Site
+from errata.progress import Progress
+from errata.prompts import Lookup, Row
+
+LATE = "late_"
+BLOCK: tuple[Place, ...] = ("block",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoSiteSettings(LocateThenEditSettings):
+    """MEMIT's settings for the early site; those named late_ are for the late one."""
+
+    late_layers: tuple[int, ...]
+    late_lookup: Lookup = "prompt_last"
+    late_steps: int
+    late_learning_rate: float
+    late_clamp: float
+    late_kl_weight: float
+    late_nll_weight: float
+    late_optimise: tuple[Place, ...] = BLOCK
+    late_neighbor_weight: float = 0.0
+    late_preserve: Literal["none", "subject"] = "none"
+    late_spread: Literal["sqrt", "even"] = "sqrt"
+    late_covariance_weight: float
+    late_key_templates: int = 4
+    late_preserve_keys: Literal["none", "relation", "subject", "both"] = "both"
+    late_preserve_key_weight: float = 1.0
+    late_preserve_key_rows: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        LocateThenEditSettings.__post_init__(self)
+        try:
+            _ = self.late
+        except SettingsError as error:
+            raise SettingsError(str(error).replace("Setting '", f"Setting '{LATE}", 1)) from None
+
+    @cached_property
+    def early(self) -> LocateThenEditSettings:
+        """Those of the early site."""
+        names = (one.name for one in fields(LocateThenEditSettings))
+        return LocateThenEditSettings(**{name: getattr(self, name) for name in names})
+
+    @cached_property
+    def late(self) -> LocateThenEditSettings:
+        """Those of the late site."""
+        own = [one.name for one in fields(self) if one.name.startswith(LATE)]
+        return replace(self.early, **{name.removeprefix(LATE): getattr(self, name) for name in own})
+
+    @property
+    def wordings(self) -> int:
+        """The more of both sites."""
+        return max(self.early.wordings, self.late.wordings)
+
+    @property
+    def keeps_subjects(self) -> bool:
+        """Whether one of the sites does."""
+        return self.early.keeps_subjects or self.late.keeps_subjects
+
+    @property
+    def preserves(self) -> bool:
+        """Whether other prompts about the subject enter the loss of one of the sites."""
+        return self.early.preserves or self.late.preserves
+
+    def rows_beside(self, facts: Sequence[Fact]) -> list[Row]:
+        """Those of both sites."""
+        return [*self.early.rows_beside(facts), *self.late.rows_beside(facts)]
+
+
+def check(model: EditableModel, settings: TwoSiteSettings) -> None:
+    """The early value is MEMIT's, the late one MEMIT's or PMET's.
+
+    Raises:
+        SettingsError: other places than theirs, another weight than the FFN's, or a late layer below an early one.
+        LayerOutOfRange: the model has no such late layer.
+        UnsupportedArchitecture: the family normalises after the FFN.
+    """
+    check_block_value(model, settings, "two_site")
+    late = settings.late
+    if late.optimise == BLOCK:
+        check_block_value(model, late, "two_site")
+    else:
+        check_places(late, ("attention", "ffn"), late.write, "two_site", name="late_optimise")
+    for layer in late.layers:
+        model.check_layer(layer)
+    if late.layers[0] <= settings.layers[-1]:
+        raise SettingsError(
+            f"Setting 'late_layers' is {list(late.layers)}, and 'layers' {list(settings.layers)}: all late layers must "
+            "lie above the early ones."
+        )
+
+
+def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
+    """Write the early site, and from the weights that it leaves the late one; both are one change.
+
+    A fact whose late value is not a number is taken out of the early write as well.
+
+    Raises:
+        NoFactsLeft: no fact has a value at both sites.
+        CovarianceError: the second moments cannot be solved with.
+    """
+    left = list(range(len(task.facts)))
+    known, failed = dict(task.known), dict[int, str]()
+    while True:
+        early = memit(_of(task, left, known), settings.early)
+        failed |= {left[place]: reason for place, reason in early.failed.items()}
+        known |= {left[place]: outcome for place, outcome in enumerate(early.outcomes)}
+        left = [index for index in left if index not in failed]
+        with _written(task.model, early.deltas) as unwritten:
+            late_task = replace(
+                _of(task, left, task.known),
+                on_progress=_late(task.on_progress),
+                unedited=lambda: _both(unwritten, task.unedited),
+            )
+            late = late_write(late_task, settings.late)
+        if not late.failed:
+            break
+        failed |= {left[place]: reason for place, reason in late.failed.items()}
+        left = [index for index in left if index not in failed]
+    both = {index: _joined(known[index], late.outcomes[place]) for place, index in enumerate(left)}
+    outcomes = tuple(both.get(index, known[index]) for index in range(len(task.facts)))
+    return Changes({**early.deltas, **late.deltas}, failed, outcomes)
+
+
+def late_write(task: Task, settings: LocateThenEditSettings) -> Changes:
+    """MEMIT's write where the value is the block's output, else PMET's."""
+    return memit(task, settings) if settings.optimise == BLOCK else pmet(task, settings)
+
+
+def _of(task: Task, chosen: Sequence[int], known: Mapping[int, Outcome]) -> Task:
+    """The task for some of its facts."""
+    own = {place: known[index] for place, index in enumerate(chosen) if index in known}
+    return replace(task, facts=[task.facts[index] for index in chosen], known=own)
+
+
+def _joined(early: Outcome, late: Outcome) -> Outcome:
+    """The values of both sites, with what the second one measured."""
+    return Outcome(early.initial | late.initial, early.delta | late.delta, late.trace)
+
+
+def _late(on_progress: Progress) -> Progress:
+    return lambda stage, done, total: on_progress(f"{stage}, late site", done, total)
+
+
+Weights = Callable[[], AbstractContextManager[object]]
+
+
+@contextmanager
+def _written(model: EditableModel, deltas: Mapping[str, Delta]) -> Generator[Weights]:
+    """Inside, the deltas are in the weights; inside what it gives, they are not."""
+    sites = [model.site_at(path) for path in deltas]
+    before = [site.weight.detach().clone() for site in sites]
+
+    @contextmanager
+    def unwritten() -> Generator[None]:
+        with ExitStack() as put_back:
+            for site, weight in zip(sites, before, strict=True):
+                put_back.enter_context(written_back(site))
+                with torch.no_grad():
+                    site.weight.copy_(weight)
+            yield
+
+    with model.about_to_change(), ExitStack() as changed:
+        for site, delta in zip(sites, deltas.values(), strict=True):
+            changed.enter_context(written_back(site))
+            write_delta(site, delta)
+        yield unwritten
+
+
+@contextmanager
+def _both(outer: Weights, inner: Weights) -> Generator[None]:
+    with outer(), inner():
+        yield
+
+
+def sites(model: EditableModel, settings: TwoSiteSettings) -> list[Site]:
+    """The maps that both sites write."""
+    return [*written_sites(model, settings.early), *written_sites(model, settings.late)]
+
+
+METHOD = Method(
+    name="two_site",
+    summary="writes the subject gently where it is gathered, and the relation at the prompt's last token",
+    source="Errata (docs/two-site.md), from MEMIT (Meng et al., 2023) and PMET (Li et al., 2024)",
+    writes="the FFN's down projection in every early and every late layer",
+    order="batch",
+    cost="up to `steps` passes over some 13 short texts and `late_steps` over 7, forward and back; two solves",
+    settings=TwoSiteSettings,
+    check=check,
+    moments=sites,
+    run=two_site,
+)

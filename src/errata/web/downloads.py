@@ -34,6 +34,26 @@ def write_files(folder: Path, model: EditableModel, measured: Measured) -> Files
     except MissingExtra as error:
         adapter = None
         notes.append(str(error))
+    except EditError as error:
+        adapter = None
+        notes.append(f"There is no adapter of these edits. {error}")
+    report: Path | None
+    notes: tuple[str, ...] = ()
+
+
+def write_files(folder: Path, model: EditableModel, measured: Measured) -> Files:
+    """Write the files of all edits together into a folder that is not there yet."""
+    folder.mkdir(parents=True)
+    name = Path(model.name).name
+    notes: list[str] = []
+    facts = folder / f"{name}-facts.jsonl"
+    write_facts(facts, measured.edit.facts)
+    adapter: Path | None = folder / f"{name}-adapter.zip"
+    try:
+        _zip_adapter(folder / f"{name}-adapter", adapter, model, measured)
+    except MissingExtra as error:
+        adapter = None
+        notes.append(str(error))
     except EditError:
         adapter = None
         notes.append(

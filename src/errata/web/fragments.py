@@ -81,15 +81,15 @@ def _macros() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
-        "duration": progress.duration,
-        "tenth": lambda number: f"{number:.1f}",
-        "share": _share,
-        "visible": _visible,
-        "piece": _piece,
-        "in_order": _in_order,
-    }
-    made.globals |= {"KINDS": KINDS, "STAGES": STAGES}
+    made.filters.update(
+        duration=progress.duration,
+        tenth=lambda number: f"{number:.1f}",
+        share=_share,
+        visible=_visible,
+        piece=_piece,
+        in_order=_in_order,
+    )
+    made.globals.update(KINDS=KINDS, STAGES=STAGES)
     return made.get_template(TEMPLATE).module
 
 

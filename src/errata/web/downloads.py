@@ -37,29 +37,6 @@ def write_files(folder: Path, model: EditableModel, measured: Measured) -> Files
     except EditError as error:
         adapter = None
         notes.append(f"There is no adapter of these edits. {error}")
-    report: Path | None
-    notes: tuple[str, ...] = ()
-
-
-def write_files(folder: Path, model: EditableModel, measured: Measured) -> Files:
-    """Write the files of all edits together into a folder that is not there yet."""
-    folder.mkdir(parents=True)
-    name = Path(model.name).name
-    notes: list[str] = []
-    facts = folder / f"{name}-facts.jsonl"
-    write_facts(facts, measured.edit.facts)
-    adapter: Path | None = folder / f"{name}-adapter.zip"
-    try:
-        _zip_adapter(folder / f"{name}-adapter", adapter, model, measured)
-    except MissingExtra as error:
-        adapter = None
-        notes.append(str(error))
-    except EditError:
-        adapter = None
-        notes.append(
-            "There is no adapter of these edits: the change of a weight is too dense for one. The command line writes "
-            "such an edit: errata edit with these facts, then errata export --format safetensors."
-        )
     report: Path | None = folder / f"{name}-report.html"
     try:
         report.write_text(_report(model, measured), encoding="utf-8")

@@ -284,7 +284,7 @@ class _Editor:
     def _upload(self, token: str, path: str) -> Update:
         space = self.session.workspace(token)
         try:
-            self.session.add(space, facts_offile_of(path, Path(path).name))
+            self.session.add(space, facts_of_file(path, Path(path).name))
         except FormError as error:
             return self._errors(FormError({"file": "\n".join(error.fields.values())}))
         return {**self._errors(), **self._state(space)}

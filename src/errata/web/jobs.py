@@ -44,6 +44,8 @@ class View:
     """Since it was asked for."""
     message: str
     """Why it failed."""
+    passes: int = 0
+    """Of the model, so far: a sign of life where facts are worked on together and none is done yet."""
 
     @property
     def over(self) -> bool:
@@ -65,6 +67,7 @@ class Job:
         self._stages: dict[str, tuple[int, int, Pace]] = {}
         self._state: State = "waiting"
         self._message = ""
+        self._passes = 0
         self._began = time.monotonic()
         self._ended: float | None = None
         self._stop = threading.Event()
@@ -93,6 +96,16 @@ class Job:
         if self._stop.is_set():
             raise Cancelled
 
+    def passed(self) -> None:
+        """Take note of one more pass of the model, which is about to begin.
+
+        Raises:
+            Cancelled: the job was cancelled.
+        """
+        self.check()
+        with self._lock:
+            self._passes += 1
+
     def cancel(self) -> None:
         """Ask it to stop: at once where it waits, otherwise before the model's next pass."""
         self._stop.set()
@@ -112,7 +125,9 @@ class Job:
             )
         state, message = self._state, self._message
         seconds = (self._ended or time.monotonic()) - self._began
-        return View(self.title, state, self._line.before(self._ticket), stages, seconds, message)
+        return View(
+            self.title, state, self._line.before(self._ticket), stages, seconds, message, self._passes
+        )
 
     def _run(self) -> None:
         with self._line.turn(self._ticket, self._stop.is_set) as reached:

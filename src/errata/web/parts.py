@@ -13,6 +13,10 @@ from errata.web.stored import Stored
 
 CSS = Path(__file__).with_name("page.css")
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+PIECES = (
+    "Of questions in other words and about others a stored run keeps no written answer, only the likeliest token at "
+    "each place of the wanted one: put together they can make odd words."
+)
 MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
 
@@ -50,6 +54,7 @@ def stored_run(stored: Stored) -> None:
         html(fragments.scores(stored.results))
         gr.Markdown("## Before and after")
         html(fragments.lines(stored.lines))
+        html(fragments.note(PIECES))
     else:
         gr.Markdown("## Table")
         html(fragments.grid(stored.columns, stored.rows))

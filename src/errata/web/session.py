@@ -257,7 +257,7 @@ class Session:
         def check(
             *_: object,
         ) -> None:  # a plain function: workers copy the model with its hooks, and no job can be copied
-            job.check()
+            job.passed()
 
         handle = cast(nn.Module, self.model.model).register_forward_pre_hook(check)
         try:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from errata.errors import ResultsError
 from errata.experiments.columns import label
-from errata.outcomes import Question, Record
+from errata.outcomes import Outcomes, Question, Record
 from errata.results import FILE, KIND, Results, load_results
 from errata.web.measuring import GROUPS, MOST_LINES, Line, Side
 
@@ -32,7 +32,7 @@ class Stored:
 
     @property
     def lines(self) -> list[Line]:
-        """Answers before and after, as they were read with the answer's own tokens fed in."""
+        """Answers before and after: as the model wrote them, else the likeliest token at each place of the wanted one."""
         records = () if self.results is None else self.results.records
         return [line for record in records for line in _lines(record)]
 
@@ -101,11 +101,20 @@ def _lines(record: Record) -> list[Line]:
     for group, kind in GROUPS.items():
         for place, question in enumerate(record.after.group(group)):
             earlier = None if record.before is None else record.before.group(group)[place]
-            before = Side("(not measured)", None) if earlier is None else _side(earlier)
-            found.append(Line(kind, question.prompt, question.wanted.text, before, _side(question)))
+            said = _continued(record.before, group), _continued(record.after, group)
+            before = Side("(not measured)", None) if earlier is None else _side(earlier, said[0])
+            found.append(Line(kind, question.prompt, question.wanted.text, before, _side(question, said[1])))
     return found[:MOST_LINES]
 
 
-def _side(question: Question) -> Side:
+def _continued(outcomes: Outcomes | None, group: str) -> str | None:
+    """What the model wrote by itself, which is only kept of the fact's own question."""
+    if outcomes is None or outcomes.continuation is None or group != "efficacy":
+        return None
+    return outcomes.continuation.text
+
+
+def _side(question: Question, said: str | None) -> Side:
     mean = question.wanted.log_probability
-    return Side(question.wanted.predicted_text, None if math.isnan(mean) else math.exp(min(0.0, mean)))
+    probability = None if math.isnan(mean) else math.exp(min(0.0, mean))
+    return Side(question.wanted.predicted_text if said is None else said, probability)

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from errata import processes
 from errata.architectures import Architecture, architecture_for
 from errata.errors import CheckpointError, ModelError, UnknownArchitecture
 from errata.model import EditableModel
@@ -53,6 +54,7 @@ def load(
         ModelError: the dtype or the device cannot be, the tokenizer has no offsets, or the weights are quantized.
     """
     name = str(id_or_path)
+    device = processes.own_device(str(device)) if device is not None else None
     _check_device(device, device_map)
     folder = _local_folder(name)
     if folder is not None:
@@ -108,6 +110,11 @@ def _frozen(
 
 def _check_device(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> None:
     """Say now what would fail after minutes of loading."""
+    if device_map is not None and processes.count() > 1:
+        raise ModelError(
+            f"device_map={device_map!r} spreads one model over all devices, and each of {processes.count()} processes "
+            "holds a whole one. Start one process, or leave device_map out."
+        )
     if device is None:
         return
     if device_map is not None:

@@ -46,9 +46,9 @@ def bytes_of_fact(model: EditableModel, rows: Sequence[EncodedRow], layer: int) 
 
 
 def facts_at_once(
-    model: EditableModel, rows_of: Sequence[Sequence[EncodedRow]], layer: int, workers: int = 1
+    model: EditableModel, rows_of: Sequence[Sequence[EncodedRow]], layer: int, workers: int = 1, processes: int = 1
 ) -> int:
-    """How many a batch holds where `workers` batches run side by side.
+    """How many a batch holds where `workers` batches run side by side in each of `processes` processes.
 
     A power of two, so that a little more or less of free memory gives the same batches, and so the same bytes."""
     if not rows_of:
@@ -56,6 +56,7 @@ def facts_at_once(
     largest = max(bytes_of_fact(model, rows, layer) for rows in rows_of)
     device = model.device
     budget = min(SHARE * free_memory(device), ENOUGH.get(device.type, ENOUGH_ELSEWHERE))
-    fitting = max(1, int(budget / workers / largest))
+    sharing = workers if device.type == "cuda" else workers * processes
+    fitting = max(1, int(budget / sharing / largest))
     share = MOST if workers == 1 else -(-len(rows_of) // workers)
     return min(MOST, 1 << (fitting.bit_length() - 1), 1 << (share - 1).bit_length())

@@ -7,6 +7,7 @@ alg. 1). Nothing here outlives the call: the weights are put back, and the updat
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from errata import processes
 from errata.deltas import Delta, write_delta, written_back
 from errata.errors import CovarianceError, SettingsError
 from errata.factors import ridged
@@ -135,18 +137,36 @@ def spread(
     deltas: dict[str, Delta] = {}
     ordered = sorted(writes, key=lambda write: write.kind)
     with model.about_to_change(), ExitStack() as changed:
-        streams = KeyStreams(prompts, max(layers))
+        streams = KeyStreams(prompts, max(layers), all_together=True)
         for number, layer in enumerate(sorted(layers)):
             share = SHARES[settings.spread](len(layers) - number)
             for write in ordered:
                 site = model.site(write.kind, layer)
                 seen = streams.read(site, write.path, settings.key_average)
-                delta = _update(site, write, seen, prompts.facts, share, solver, steps)
+                delta = _update_of_main(site, write, seen, prompts.facts, share, solver, steps)
                 changed.enter_context(written_back(site))
                 write_delta(site, delta)
                 deltas[site.path] = delta
             on_progress("spread", number + 1, len(layers))
     return deltas
+
+
+def _update_of_main(
+    site: Site,
+    write: Write,
+    seen: Iterable[KeysSeen],
+    facts: int,
+    share: float,
+    solver: Solver,
+    steps: dict[str, SpreadStep] | None,
+) -> Delta:
+    """`_update`, of several processes in the main one alone: all write the very same change."""
+    if not processes.is_main():
+        deque(seen, maxlen=0)
+    made = processes.tensors_of_main(
+        lambda: _update(site, write, seen, facts, share, solver, steps).tensors
+    )
+    return Delta(made.get("left"), made.get("right"), made.get("dense"))
 
 
 def _update(
@@ -160,13 +180,14 @@ def _update(
 ) -> Delta:
     """The update of one site. Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
     if isinstance(solver, SumsSolver) and facts > THIN * min(site.d_out, site.d_in) and steps is None:
-        device = solving_device(site.weight.device)
+        device = solving_device(site.device)
         key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
         cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
         for part in seen:
             residual = write.value[list(part.facts)].to(part.current) - part.current
-            key_sum.addmm_(part.keys.T, part.keys)
-            cross.addmm_(residual.T, part.keys, alpha=1 / share)
+            keys = part.keys.to(key_sum)
+            key_sum.addmm_(keys.T, keys)
+            cross.addmm_(residual.to(cross).T, keys, alpha=1 / share)
         return solver.solve_sums(cross, key_sum, site)
     keys, current = _in_order(seen, facts)
     residual = write.value.to(current) - current

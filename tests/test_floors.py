@@ -34,6 +34,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (8, ("methods",)),
     (8, ("evaluation",)),
     (8, ("analysis",)),
+    (8, ("sizes",)),
     (9, ("strategies",)),
     (9, ("neighbors",)),
     (9, ("embedded",)),

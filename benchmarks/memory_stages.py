@@ -26,7 +26,7 @@ from errata.sizes import PROGRAM, needs_of, shape_of
 from errata.targets import optimize_targets
 
 STAGES = ("program and weights", "collecting", "optimising", "spreading")
-TEXTS = 150
+TEXTS = 16
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from memory import CONTEXTS, SHAPES, invented
+from memory import CONTEXTS, SHAPES, invented, moment_of
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from errata.covariance import collect
@@ -22,11 +22,12 @@ from errata.descent import Outcome, Trace
 from errata.loading import from_parts
 from errata.methods import prepare, settings_for
 from errata.model import EditableModel
+from errata.moments import write_moment
 from errata.sizes import PROGRAM, needs_of, shape_of
 from errata.targets import optimize_targets
 
 STAGES = ("program and weights", "collecting", "optimising", "spreading")
-TEXTS = 16
+TEXTS = 4
 
 
 def main() -> None:
@@ -43,13 +44,17 @@ def main() -> None:
         return
     shape = shape_of("gpt2-shape", GPT2Config(**SHAPES[arguments.shape]))
     needs = needs_of(shape, torch.float32, arguments.facts)
-    computed = dict(zip(STAGES, (PROGRAM + needs.weights, *map(needs.__getattribute__, STAGES[1:])), strict=True))
+    computed = dict(
+        zip(STAGES, (PROGRAM + needs.weights, *map(needs.__getattribute__, STAGES[1:])), strict=True)
+    )
     print("| stage | computed, MB | measured, MB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for stage in STAGES:
             command = [sys.executable, *sys.argv, "--child", stage, "--folder", folder]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-            print(f"| {stage} | {computed[stage] / 1e6:.0f} | {json.loads(done.stdout) / 1e6:.0f} |", flush=True)
+            print(
+                f"| {stage} | {computed[stage] / 1e6:.0f} | {json.loads(done.stdout) / 1e6:.0f} |", flush=True
+            )
 
 
 def child(arguments: argparse.Namespace) -> float:
@@ -76,21 +81,26 @@ def run(stage: str, model: EditableModel, count: int, folder: Path) -> None:
     moments = folder / "moments"
     if stage == "collecting":
         sites = [model.site("ffn", layer) for layer in layers]
-        texts = [" ".join(f"{fact.prompt} {fact.subject}" for fact in invented(60)) + str(n) for n in range(TEXTS)]
+        said = [fact.question + "." for fact in invented(60 * TEXTS)]
+        texts = [" ".join(said[start : start + 60]) for start in range(0, len(said), 60)]
         collect(model, sites, texts, folder=moments, corpus="invented", samples=TEXTS)
         return
     settings = {"steps": 2, "covariance_ridge": 0.1}
     if stage == "optimising":
         optimize_targets(model, facts, CONTEXTS, settings_for(model, "pmet", settings)[0])
         return
+    for layer in layers:
+        site = model.site("ffn", layer)
+        write_moment(moments, model, site, moment_of(site), 10 * site.d_in, {})
     run = prepare(model, facts, "pmet", settings, CONTEXTS, moments)
     value = torch.randn(count, model.site("ffn", 0).d_out)
     known = {
-        index: Outcome({"attention": one, "ffn": one}, {"attention": one * 0, "ffn": one * 0}, Trace(stop="loss"))
+        index: Outcome(
+            {"attention": one, "ffn": one}, {"attention": one * 0, "ffn": one * 0}, Trace(stop="loss")
+        )
         for index, one in enumerate(value)
     }
     run.as_edit(facts, run.changes(facts, known))
-
 
 
 def _resident() -> float:

@@ -27,7 +27,9 @@ def main() -> None:
     parser.add_argument("--facts", type=int, default=20)
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--covariance", help="second moments of Almanac; default: the cache's, or measured now")
+    parser.add_argument(
+        "--covariance", help="second moments of Almanac; default: the cache's, or measured now"
+    )
     arguments = parser.parse_args()
     print("| processes | clock, s | edit alone, s | processors, s | edit differs by | log P differs by |")
     print("|---|---|---|---|---|---|")
@@ -40,7 +42,9 @@ def main() -> None:
             found = errata.load_edit(folder / str(count))
             alone = found.measured["seconds"]
             told = differences(folder / str(arguments.processes[0]), folder / str(count))
-            row = f"| {count} | {clock:.1f} | {alone:.1f} | {processors:.1f} | {told[0]:.1e} | {told[1]:.1e} |"
+            row = (
+                f"| {count} | {clock:.1f} | {alone:.1f} | {processors:.1f} | {told[0]:.1e} | {told[1]:.1e} |"
+            )
             print(row, flush=True)
 
 
@@ -48,7 +52,16 @@ def run(folder: Path, count: int, dtype: str, moments: str) -> tuple[float, floa
     """One run: its seconds on the clock, and of all processors."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ERRATA_CACHE": str(folder / f"cache-{count}")}
     edit = ["edit", "almanac", "--facts", str(folder / "facts.jsonl"), "--output", str(folder / str(count))]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), "-m", "errata", *edit]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(count),
+        "-m",
+        "errata",
+        *edit,
+    ]
     begun, before = time.monotonic(), _processor_seconds()
     subprocess.run(
         [*command, "--covariance", moments, "--dtype", dtype, "--evaluate", "--quiet"],

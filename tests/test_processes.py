@@ -18,7 +18,6 @@ from errata import targets as targets_module
 from errata.cli import main
 from errata.covariance import collect
 from errata.errors import ModelError, ProcessLost
-from errata.evaluation.perplexity import measure_texts
 from errata.loading import load
 from errata.moments import moment_path
 from errata.results import load_results
@@ -44,7 +43,9 @@ def whole_run(folder: Path, family: str = "gpt2", methods: tuple[str, ...] = ("p
         moments = folder / "moments"
         collect(model, sites, TEXTS, folder=moments, corpus="t", samples=len(TEXTS), batch_tokens=256)
         for method in methods:
-            edit = errata.edit(model, FACTS, method, settings_of(method), contexts=CONTEXTS, covariance=moments)
+            edit = errata.edit(
+                model, FACTS, method, settings_of(method), contexts=CONTEXTS, covariance=moments
+            )
             results = errata.evaluate(model, FACTS, edit, texts=TEXTS[:5])
             if processes.is_main():
                 edit.save(folder / method)
@@ -106,7 +107,9 @@ def test_more_processes_than_facts(tmp_path: Path, alone: Path) -> None:
 
 def test_dense_updates_from_sums(tmp_path: Path) -> None:
     facts = [
-        errata.Fact(fact.prompt, f"{fact.subject} {number}", fact.target_new) for number in range(5) for fact in FACTS
+        errata.Fact(fact.prompt, f"{fact.subject} {number}", fact.target_new)
+        for number in range(5)
+        for fact in FACTS
     ]
 
     def work(folder: Path) -> None:
@@ -147,7 +150,13 @@ def test_an_unfinished_measurement_goes_on_with_two_processes(
             sites = [model.site("ffn", layer) for layer in (1, 2)]
             with contextlib.suppress(OSError):
                 collect(
-                    model, sites, texts(broken), folder=tmp_path, corpus="t", samples=len(TEXTS), batch_tokens=64
+                    model,
+                    sites,
+                    texts(broken),
+                    folder=tmp_path,
+                    corpus="t",
+                    samples=len(TEXTS),
+                    batch_tokens=64,
                 )
         return bool(list(tmp_path.glob("*.partial")))
 
@@ -214,7 +223,10 @@ def test_one_process_alone_speaks_and_writes(tmp_path: Path, capfd: pytest.Captu
     there = the_world()
     output = tmp_path / "edit"
     words = ("--facts", str(there.facts), "--covariance", str(there.moments), "--output", str(output), *QUICK)
-    assert statuses_of(2, tmp_path / "told", lambda: command("edit", there.model, *words, "--evaluate")) == [0, 0]
+    assert statuses_of(2, tmp_path / "told", lambda: command("edit", there.model, *words, "--evaluate")) == [
+        0,
+        0,
+    ]
     told = capfd.readouterr().out
     assert told.count("The edit is in") == 1
     assert {file.name for file in output.iterdir()} >= {"edit.json", "edit.safetensors", "results.jsonl"}
@@ -225,7 +237,9 @@ def test_one_process_alone_speaks_and_writes(tmp_path: Path, capfd: pytest.Captu
 
 
 def test_a_mistake_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    codes = statuses_of(2, tmp_path, lambda: command("edit", "no/such/folder/here", "-f", "none.jsonl", "-o", "new"))
+    codes = statuses_of(
+        2, tmp_path, lambda: command("edit", "no/such/folder/here", "-f", "none.jsonl", "-o", "new")
+    )
     assert codes[0] == 2
     told = capfd.readouterr().err
     assert told.count("Error: ") <= 2  # the second one waits for torchrun, which is not there
@@ -235,7 +249,9 @@ def test_a_mistake_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str
 def test_a_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moments, kept = tmp_path / "moments", tmp_path / "kept"
     model = tiny_model("gpt2")
-    collect(model, [model.site("ffn", layer) for layer in (1, 2)], TEXTS, folder=moments, corpus="t", samples=100)
+    collect(
+        model, [model.site("ffn", layer) for layer in (1, 2)], TEXTS, folder=moments, corpus="t", samples=100
+    )
     monkeypatch.setattr("errata.memory.MOST", 1)
     whole = targets_module.optimize_batch
 
@@ -285,9 +301,10 @@ main()
 def test_torchrun_tells_that_a_worker_was_killed(tmp_path: Path) -> None:
     there, script = the_world(), tmp_path / "dying.py"
     script.write_text(DYING)
-    words = ["--facts", str(there.facts), "--covariance", str(there.moments), "--output", str(tmp_path / "edit"), *QUICK]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    edit = ["edit", there.model, "--facts", str(there.facts), "--covariance", str(there.moments), *QUICK]
     run = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script), "edit", there.model, *words],
+        [*torchrun, *edit, "--output", str(tmp_path / "edit")],
         env={**os.environ, "ERRATA_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -102,7 +102,9 @@ def in_main(model: EditableModel, sites: Sequence[Site], sums: Sums) -> Sums:
     for site in sites:
         if site.path not in sums.totals:
             device = solving_device(site.device)
-            precise = torch.float64 if device.type == "cpu" else torch.promote_types(model.dtype, torch.float32)
+            precise = (
+                torch.float64 if device.type == "cpu" else torch.promote_types(model.dtype, torch.float32)
+            )
             sums.totals[site.path] = torch.zeros(site.d_in, site.d_in, dtype=precise, device=device)
         processes.sum_in_main(sums.totals[site.path])
     tokens = sum(processes.gather(sums.tokens))

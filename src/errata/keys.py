@@ -143,10 +143,8 @@ class KeyStreams:
         order = sorted(range(prompts.facts), key=lambda index: prompts.of_facts[index].prompt)
         self._all_together = all_together and processes.count() > 1
         size = max(1, min(CHUNK, ELEMENTS // site.d_in))
-        self._rounds = -(-len(order) // size)
-        if self._all_together:
-            self._rounds = -(-(-(-len(order) // processes.count())) // size)
-            order = processes.share(order)
+        self._rounds = -(-len(order[:: processes.count()]) // size)
+        order = processes.share(order) if self._all_together else order
         self._chunks = [tuple(order[start : start + size]) for start in range(0, len(order), size)]
         self._batches: list[RowBatch] = []
         self._of_chunk: list[list[tuple[int, bool]]] = []

@@ -71,6 +71,18 @@ def load(
     return _frozen(model, tokenizer, architecture, name, revision)
 
 
+def read_config(id_or_path: str | os.PathLike[str]) -> PretrainedConfig:
+    """The configuration alone of what `load` would load.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+        UnknownArchitecture: transformers does not know the family.
+    """
+    name = str(id_or_path)
+    folder = _local_folder(name)
+    return _read_config(name if folder is None else str(folder), name)
+
+
 def from_parts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> EditableModel:
     """Wrap a model that is in memory already; its weights are frozen, and it is put into evaluation mode.
 

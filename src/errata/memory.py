@@ -63,7 +63,11 @@ def bytes_held(held: Held, d_model: int, d_in: int, vocabulary: int, size: int) 
 
 
 def facts_at_once(
-    model: EditableModel, rows_of: Sequence[Sequence[EncodedRow]], layer: int, workers: int = 1, processes: int = 1
+    model: EditableModel,
+    rows_of: Sequence[Sequence[EncodedRow]],
+    layer: int,
+    workers: int = 1,
+    processes: int = 1,
 ) -> int:
     """How many a batch holds where `workers` batches run side by side in each of `processes` processes.
 

@@ -91,7 +91,7 @@ def told_to_end() -> bool:
 
 
 def own_device(device: str) -> str:
-    """"cuda" means a GPU of each process's own."""
+    """ "cuda" means a GPU of each process's own."""
     if count() == 1 or device != "cuda":
         return device
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % max(1, torch.cuda.device_count())}"

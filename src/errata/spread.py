@@ -163,9 +163,7 @@ def _update_of_main(
     """`_update`, of several processes in the main one alone: all write the very same change."""
     if not processes.is_main():
         deque(seen, maxlen=0)
-    made = processes.tensors_of_main(
-        lambda: _update(site, write, seen, facts, share, solver, steps).tensors
-    )
+    made = processes.tensors_of_main(lambda: _update(site, write, seen, facts, share, solver, steps).tensors)
     return Delta(made.get("left"), made.get("right"), made.get("dense"))
 
 

@@ -211,4 +211,5 @@ def _ended_by_signal() -> Generator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if sys.exc_info()[0] else before)
+        if sys.exc_info()[0] is None:  # otherwise there is still an error to tell: `told_to_end`
+            signal.signal(signal.SIGTERM, before)

@@ -12,10 +12,11 @@ from typing import cast
 
 from safetensors import SafetensorError, safe_open
 
+from errata import processes
 from errata.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
 from errata.files import cache_root
-from errata.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, measure
+from errata.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, in_main, measure
 from errata.loading import ALMANAC
 from errata.model import EditableModel, Site
 from errata.moments import FORMAT_VERSION, moment_path, save_tensors, write_moment
@@ -89,6 +90,8 @@ def ensure(
     """
     folder = default_folder(model, recipe)
     missing = [site for site in sites if not moment_path(folder, site.path).is_file()]
+    asked = processes.agreed([site.path for site in missing])
+    missing = [site for site in sites if site.path in asked]
     if missing:
         collect(
             model,
@@ -132,13 +135,24 @@ def collect(
     if not replace and not partial.path.exists():
         _refuse_stored(folder, sites)
     limits = Limits(samples=samples, max_length=max_length, batch_tokens=batch_tokens)
-    sums = measure(model, sites, texts, limits, partial.load(), partial.save_when_due, on_progress)
+    sums = measure(model, sites, texts, limits, _start(partial), partial.save_when_due, on_progress)
+    sums = in_main(model, sites, sums)
     details.update(texts=str(sums.texts), texts_sha256=sums.digest)
-    written = [
-        write_moment(folder, model, site, sums.moment(site.path), sums.tokens, details) for site in sites
-    ]
-    partial.path.unlink(missing_ok=True)
-    return written
+    if processes.is_main():
+        for site in sites:
+            write_moment(folder, model, site, sums.moment(site.path), sums.tokens, details)
+        partial.path.unlink(missing_ok=True)
+    processes.barrier()
+    return [moment_path(folder, site.path) for site in sites]
+
+
+def _start(partial: "_Partial") -> Sums | None:
+    """What an unfinished run left: all of it in the main process, in the others which texts that was."""
+    sums = partial.load() if processes.is_main() else None
+    told = processes.agreed(None if sums is None else [sums.texts, sums.digest])
+    if sums is None and told is not None:
+        return Sums(texts=cast(int, told[0]), digest=cast(str, told[1]))
+    return sums
 
 
 def _details(model: EditableModel, corpus: str, samples: int, length: int) -> dict[str, str]:
@@ -154,6 +168,8 @@ class _Partial:
     path: Path
     recipe: Mapping[str, str]
     due: float
+    model: EditableModel
+    sites: tuple[Site, ...]
 
     @classmethod
     def of(
@@ -166,7 +182,9 @@ class _Partial:
         names = " ".join(site.path for site in sites)
         name = hashlib.sha256(names.encode()).hexdigest()[:8]
         recipe = {**details, "format": str(FORMAT_VERSION), "fingerprint": model.fingerprint, "sites": names}
-        return cls(Path(folder) / f"{name}.partial", recipe, time.monotonic() + SAVE_SECONDS)
+        return cls(
+            Path(folder) / f"{name}.partial", recipe, time.monotonic() + SAVE_SECONDS, model, tuple(sites)
+        )
 
     def load(self) -> Sums | None:
         """What an earlier run with these very arguments left behind."""
@@ -188,7 +206,10 @@ class _Partial:
     def save_when_due(self, sums: Sums) -> None:
         """Save, unless that was done a short while ago."""
         begun = time.monotonic()
-        if begun < self.due:
+        if not processes.agreed(begun >= self.due):
+            return
+        sums = in_main(self.model, self.sites, sums)
+        if not processes.is_main():
             return
         header = {
             "recipe": json.dumps(dict(self.recipe)),

@@ -87,7 +87,7 @@ class Edit:
         self._check(model)
         unedited = model.fingerprint
         sites = sites_of(model, self.deltas)
-        backups = {path: site.weight.detach().clone() for path, site in sites.items()}
+        backups = {path: site.held().weight.detach().clone() for path, site in sites.items()}
         try:
             for path, delta in self.deltas.items():
                 write_delta(sites[path], delta)

@@ -21,7 +21,7 @@ def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:
             shape=delta.shape,
             rank=delta.rank,
             norm=_square(delta.matrix) ** 0.5,
-            weight_norm=_square(sites[path].weight) ** 0.5 if path in sites else None,
+            weight_norm=_square(sites[path].held().weight) ** 0.5 if path in sites else None,
         )
         for path, delta in edit.deltas.items()
     ]

@@ -27,7 +27,8 @@ from errata.cli.tables import (
     scores_json,
     scores_measured,
 )
-from errata.cli.terminal import Terminal, session
+from errata.cli.terminal import Terminal, is_main, session
+from errata.errors import ProcessLost
 from errata.files import atomic_file
 from errata.results import FILE, Results
 from errata.settings import load_presets, parse_assignments
@@ -107,7 +108,7 @@ def edit(
     as_json: options.Json = False,
 ) -> None:
     """Find the change of weights that makes MODEL say the facts, and write it to a folder. MODEL stays as it is."""
-    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+    with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
         check_output(output)
         load_presets(method)
         given = parse_assignments(settings or [])
@@ -139,8 +140,9 @@ def edit(
         )
         seconds = time.monotonic() - began
         found = replace(found, measured={"seconds": round(seconds, 3)})
-        found.save(output)
-        prepared.keep(output)
+        if is_main():
+            found.save(output)
+            prepared.keep(output)
         results = _measure(terminal, loaded, asked, found, output) if evaluate else None
         _report(terminal, loaded, found, results, prepared.file(facts, output), output, prepared.told(read))
 
@@ -178,10 +180,10 @@ def _find(
                 keep_in=kept,
                 on_progress=on_progress,
             )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{output} was not written. What is finished (second moments, values of facts) is kept under "
-            f"{kept.parent}: the same command goes on from there."
+    except (KeyboardInterrupt, ProcessLost) as stop:
+        raise type(stop)(
+            f"{stop} {output} was not written. What is finished (second moments, values of facts) is kept under "
+            f"{kept.parent}: the same command goes on from there.".lstrip()
         ) from None
 
 
@@ -196,10 +198,11 @@ def _measure(
     try:
         with terminal.progress("Evaluating") as on_progress:
             results = errata.evaluate(model, facts, found, on_progress=on_progress)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"The edit is in {output}; it was not evaluated.") from None
-    results.save(output / FILE)
-    keep_measured(found, results, output)
+    except (KeyboardInterrupt, ProcessLost) as stop:
+        raise type(stop)(f"{stop} The edit is in {output}; it was not evaluated.".lstrip()) from None
+    if is_main():
+        results.save(output / FILE)
+        keep_measured(found, results, output)
     return results
 
 

@@ -12,7 +12,7 @@ import errata
 from errata.cli import downstream, drawing, options
 from errata.cli.inputs import check_extra, check_output, load_model
 from errata.cli.tables import counted, score_blocks, scores_json
-from errata.cli.terminal import session
+from errata.cli.terminal import is_main, session
 from errata.files import atomic_file
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Ask MODEL the facts, their paraphrases and neighbors, and tell the scores: before and after EDIT, if given."""
-    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+    with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
         for place in (output, report):
             if place is not None:
                 check_output(place)
@@ -113,6 +113,8 @@ def evaluate(
                 texts=texts,
                 seed=seed,
             )
+        if not is_main():
+            return
         with_edit = "" if edit is None else f" with {edit}"
         terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))
         for block in score_blocks(results):

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
+from errata import processes
 from errata.errors import SettingsError
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
@@ -109,17 +110,20 @@ def sample_tokens(
 
     A text ends early only where the context is full or the output is not a number.
     """
-    written: list[tuple[int, ...]] = [()] * len(prompts)
+    written: dict[int, tuple[int, ...]] = {}
     done = 0
-    for group in _groups(prompts, length, tokens_at_once):
+    own = sorted(processes.share(sorted(range(len(prompts)), key=lambda index: len(prompts[index]))))
+    for places in _groups([prompts[index] for index in own], length, tokens_at_once):
+        group = [own[place] for place in places]
         draws = torch.stack([_stream(seed, index, length) for index in group])
         for index, tokens in zip(
             group, _sample(model, [prompts[i] for i in group], draws, top_k), strict=True
         ):
             written[index] = tokens
         done += len(group)
-        on_progress(stage, done, len(prompts))
-    return written
+        on_progress(stage, done, len(own))
+    written = processes.gather_shares(written)
+    return [tuple(written[index]) for index in range(len(prompts))]
 
 
 def _stream(seed: int, index: int, length: int) -> Float[Tensor, " length"]:

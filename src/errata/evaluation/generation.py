@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
+from errata import processes
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.model import EditableModel
@@ -87,16 +88,19 @@ def greedy(
     With `least`, a text of so many tokens ends with its sentence. Any text ends where the model ends it, where the
     context is full, and where the output is not a number.
     """
-    written: list[tuple[int, ...]] = [()] * len(prompts)
+    written: dict[int, tuple[int, ...]] = {}
     least = most if least is None else least
     done = 0
-    for group in _like_lengths(model, prompts, most, tokens_at_once):
+    own = sorted(processes.share(sorted(range(len(prompts)), key=lambda index: len(prompts[index]))))
+    for places in _like_lengths(model, [prompts[i] for i in own], [most[i] for i in own], tokens_at_once):
+        group = [own[place] for place in places]
         limits = [(least[index], most[index]) for index in group]
         for index, tokens in zip(group, _greedy(model, [prompts[i] for i in group], limits), strict=True):
             written[index] = tokens
         done += len(group)
-        on_progress(stage, done, len(prompts))
-    return written
+        on_progress(stage, done, len(own))
+    written = processes.gather_shares(written)
+    return [tuple(written[index]) for index in range(len(prompts))]
 
 
 def _greedy(

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from errata import processes
 from errata.errors import FactError
 from errata.evaluation.questions import Pair
 from errata.model import EditableModel
@@ -78,12 +79,23 @@ def measure(
     """What the model, as it stands, thinks of every answer of the plan, by prompt and answer."""
     answers: dict[tuple[str, str], Answer] = {}
     rows = plan.rows
+    rows = {ids: rows[ids] for ids in processes.share(sorted(rows))} if processes.count() > 1 else rows
     done = 0
     for ids in _batches(model, rows, tokens_at_once, max(1, LOGITS_AT_ONCE // len(model.tokenizer))):
         answers |= _measure_batch(model, ids, [rows[row] for row in ids])
         done += len(ids)
         on_progress(stage, done, len(rows))
-    return answers
+    return answers if processes.count() == 1 else _of_all(answers)
+
+
+def _of_all(answers: Mapping[tuple[str, str], Answer]) -> dict[tuple[str, str], Answer]:
+    """The answers that all processes have found."""
+    own = [[*key, *vars(answer).values()] for key, answer in answers.items()]
+    return {
+        (prompt, wanted): Answer(text, tuple(tokens), tuple(values), tuple(predicted), said)
+        for part in processes.gather(own)
+        for prompt, wanted, text, tokens, values, predicted, said in part
+    }
 
 
 def encode_at(model: EditableModel, prompt: str, target: str | None, where: str) -> EncodedText:

@@ -86,6 +86,7 @@ LATE = {
 """The same of the late site."""
 TWICE = Strategy(iterations=2, stop="never")
 TWO = two("two sites")
+AGAIN = replace(TWO, name="two sites, 2 iterations", strategy=TWICE)
 ABLATIONS = (
     TWO,
     other("the early write alone", "memit", **EARLY),
@@ -110,7 +111,7 @@ ABLATIONS = (
     two("late layers 8-9", late_layers="8-9"),
     two("late layers 5-9", late_layers="5-9"),
     two("late lambda 100", late_covariance_weight=100.0),
-    replace(TWO, name="2 iterations", strategy=TWICE),
+    AGAIN,
 )
 PROMPTS = (
     two("the prompt alone", beside="none"),
@@ -127,11 +128,11 @@ OTHERS = (
     other("FT local", "finetune", preset="local"),
     other("MEMIT, preserve", "memit", preserve="subject", preserve_weight=3.0),
 )
-MODELS = (TWO, *OTHERS[:2], OTHERS[-1], *ABLATIONS[1:4])
+MODELS = (TWO, AGAIN, *OTHERS[:2], OTHERS[-1], *ABLATIONS[1:4])
 TABLES: dict[str, tuple[tuple[Line, ...], tuple[int, ...]]] = {
     "ablations": (ABLATIONS, (100,)),
     "prompts": (PROMPTS, (1, 10, 100)),
-    "compare": ((TWO, *OTHERS), (1, 10, 100, 1000)),
+    "compare": ((TWO, AGAIN, *OTHERS), (1, 10, 100, 1000)),
     "models": (MODELS, (100,)),
 }
 

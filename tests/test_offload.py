@@ -9,6 +9,7 @@ from accelerate import cpu_offload
 import errata
 from errata.covariance import collect
 from errata.edits import load_edit
+from errata.errors import ModelError
 from errata.loading import from_parts, load
 from errata.model import EditableModel
 from errata.offload import device_of, hold, stored
@@ -110,5 +111,5 @@ def test_a_model_that_accelerate_offloads_itself() -> None:
 
 
 def test_weights_that_are_nowhere_are_told() -> None:
-    with pytest.raises(errata.ErrataError, match="nothing tells where it lies"):
+    with pytest.raises(ModelError, match="nothing tells where it lies"):
         stored(torch.nn.Linear(2, 2, device="meta"))

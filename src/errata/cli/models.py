@@ -91,9 +91,9 @@ def _tell_memory(terminal: Terminal, config: str | None, dtype: str, device: str
 
     shapes = known_shapes() if config is None else [shape_of(config, read_config(config))]
     needs = [needs_of(shape, DTYPES[dtype], count, device) for shape in shapes]
-    columns = (">Weights", ">Collecting", ">Optimising", ">Spreading", ">In all", ">Moments on disk")
+    columns = (">Weights", ">Collect", ">Optimise", ">Spread", ">In all", ">On disk")
     made = table(
-        "Model", ">Parameters", "Layers", *columns, title=f"GB (10^9 bytes), {dtype} on {device}; computed"
+        "Model", ">Size", "Layers", *columns, title=f"GB (10^9 bytes), {dtype} on {device}; computed"
     )
     for shape, need in zip(shapes, needs, strict=True):
         numbers = (
@@ -106,16 +106,16 @@ def _tell_memory(terminal: Terminal, config: str | None, dtype: str, device: str
         )
         layers = f"{shape.layers[0]}-{shape.layers[-1]}"
         made.add_row(
-            shape.name,
+            shape.name.split("/")[-1],
             f"{shape.parameters / 1e9:.2f} G",
             layers,
             *(f"{number / 1e9:.1f}" for number in numbers),
         )
     terminal.show(made)
     terminal.show(
-        f"For {counted(count, 'fact')} written by pmet. In all: the program, the weights, and the largest of the three "
-        "stages; on a GPU\nthe program's part is in main memory. How it is computed, and how near that comes: "
-        "docs/big-models.md."
+        f"For {counted(count, 'fact')} written by pmet. Size: parameters. In all: the program, the weights, and the\n"
+        "largest of the three stages; on a GPU the program's part is in main memory. On disk: second moments.\n"
+        "How it is computed, and how near that comes: docs/big-models.md."
     )
     rows = [_needs(shape, need) for shape, need in zip(shapes, needs, strict=True)]
     terminal.result({"dtype": dtype, "device": device, "facts": count, "models": rows})

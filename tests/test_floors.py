@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (5, ("losses", "descent", "targets", "target_store", "surprisal")),
     (5, ("corpora", "moments", "moment_import", "key_sums", "covariance", "factors")),
     (5, ("shelf", "row_batches", "streams", "keys")),
-    (6, ("deltas", "edits")),
+    (6, ("deltas", "edit_folder", "edits")),
     (7, ("spread",)),
     (8, ("methods",)),
     (8, ("evaluation",)),

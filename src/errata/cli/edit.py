@@ -16,6 +16,7 @@ from rich.text import Text
 
 import errata
 from errata.cli import drawing, options, preparing, repeating
+from errata.cli import evaluate as evaluating
 from errata.cli.bars import duration
 from errata.cli.inputs import check_output, load_model, read_contexts
 from errata.cli.tables import (
@@ -28,7 +29,7 @@ from errata.cli.tables import (
     scores_measured,
 )
 from errata.cli.terminal import Terminal, session
-from errata.files import atomic_file
+from errata.files import atomic_file, cache_root
 from errata.results import FILE, Results
 from errata.settings import load_presets, parse_assignments
 
@@ -160,8 +161,6 @@ def _find(
     strategy: errata.Strategy | None,
 ) -> errata.Edit:
     """`errata.edit` with progress; when it is stopped, the message tells what is kept."""
-    from errata.covariance import cache_root
-
     kept = cache_root() / KEPT
     try:
         with terminal.progress(f"Editing {model.name}") as on_progress:
@@ -195,7 +194,9 @@ def _measure(
     """Evaluate an edit that is saved already, and add what was measured to its folder. Facts left out count too."""
     try:
         with terminal.progress("Evaluating") as on_progress:
-            results = errata.evaluate(model, facts, found, on_progress=on_progress)
+            results = errata.evaluate(
+                model, facts, found, on_progress=on_progress, keep_in=cache_root() / evaluating.KEPT
+            )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"The edit is in {output}; it was not evaluated.") from None
     results.save(output / FILE)

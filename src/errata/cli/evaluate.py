@@ -13,11 +13,13 @@ from errata.cli import downstream, drawing, options
 from errata.cli.inputs import check_extra, check_output, load_model
 from errata.cli.tables import counted, score_blocks, scores_json
 from errata.cli.terminal import session
-from errata.files import atomic_file
+from errata.files import atomic_file, cache_root
 
 if TYPE_CHECKING:
     from errata.evaluation.references import References
 
+KEPT = "evaluations"
+"""The folder in the cache where finished batches are kept until the evaluation is done."""
 EPILOG = options.examples(
     "errata evaluate almanac --facts facts.jsonl --edit my-edit",
     "errata evaluate my-model --facts facts.jsonl --output my-results --report my-results.html",
@@ -112,6 +114,7 @@ def evaluate(
                 references=known,
                 texts=texts,
                 seed=seed,
+                keep_in=cache_root() / KEPT,
             )
         with_edit = "" if edit is None else f" with {edit}"
         terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))

@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (9, ("strategies",)),
     (9, ("neighbors",)),
     (9, ("embedded",)),
+    (9, ("tracking",)),
     (10, ("experiments",)),
     (11, ("report",)),
     (12, ("cli",)),

@@ -15,10 +15,10 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import drawing, options, preparing, repeating
+from errata.cli import drawing, inputs, options, preparing, repeating
 from errata.cli import evaluate as evaluating
 from errata.cli.bars import duration
-from errata.cli.inputs import check_output, load_model, read_contexts
+from errata.cli.inputs import check_output, check_tracker, load_model, read_contexts
 from errata.cli.tables import (
     change_table,
     counted,
@@ -97,6 +97,7 @@ def edit(
         bool,
         typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
     ] = False,
+    track: options.Track = None,
     data_dir: drawing.DataDir = None,
     sample: drawing.Sample = None,
     trial: drawing.Trial = 1,
@@ -110,6 +111,7 @@ def edit(
     """Find the change of weights that makes MODEL say the facts, and write it to a folder. MODEL stays as it is."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         check_output(output)
+        check_tracker(track)
         load_presets(method)
         given = parse_assignments(settings or [])
         prefixes = read_contexts(contexts)
@@ -143,6 +145,7 @@ def edit(
         found.save(output)
         prepared.keep(output)
         results = _measure(terminal, loaded, asked, found, output) if evaluate else None
+        inputs.track(track, output.name, found, results)
         _report(terminal, loaded, found, results, prepared.file(facts, output), output, prepared.told(read))
 
 

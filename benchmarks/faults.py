@@ -1,6 +1,6 @@
-"""What happens when things go wrong: `python benchmarks/faults.py [kills|disk|damage|together|hostile|fuzz] --output DIR`.
+"""What happens when things go wrong: `python benchmarks/faults.py [WHICH ...] --output DIR`.
 
-Without a name all of them run. What is finished is in DIR/faults.json; the same command goes on from there.
+WHICH: kills, disk, damage, together, hostile, fuzz; without one all of them run. What is finished is in DIR/faults.json; the same command goes on from there.
 docs/faults.md has the figures. A run is a child of this process (fork), so no kill costs a start of Python.
 """
 
@@ -38,7 +38,7 @@ from families import CONTEXTS, SENTENCES, SETTINGS, tiny_model
 from hostile import HOSTILE, fuzz_edits, fuzz_facts, small_edit
 
 KILLS = 20
-CHUNK = 2000
+CHUNK = 1000
 """Random inputs between two savings."""
 NAMES = ("Orin", "Mira", "Jonas", "Edda", "Hale")
 WORDS = ("violin", "harp", "river", "council", "lawyer")
@@ -70,7 +70,14 @@ def covariance_of(folder: Path) -> dict[str, Any]:
     covariance.SAVE_SECONDS = 0.0
     if not all(moment_path(folder, site.path).exists() for site in sites):
         covariance.collect(
-            MODEL, sites, TEXTS, folder=folder, corpus="faults", samples=600, batch_tokens=PASS_TOKENS, replace=True
+            MODEL,
+            sites,
+            TEXTS,
+            folder=folder,
+            corpus="faults",
+            samples=600,
+            batch_tokens=PASS_TOKENS,
+            replace=True,
         )
     return {site.path: moment_content(moment_path(folder, site.path)) for site in sites}
 
@@ -182,7 +189,12 @@ def kills(job: str, count: int) -> dict[str, Any]:
         same += found == whole
         again += more
         subprocess.run(["rm", "-rf", str(folder)], check=True)
-    return {"kills": tries, "same": same, "cpu_of_one_run": round(seconds, 2), "cpu_to_finish": round(again / tries, 2)}
+    return {
+        "kills": tries,
+        "same": same,
+        "cpu_of_one_run": round(seconds, 2),
+        "cpu_to_finish": round(again / tries, 2),
+    }
 
 
 def refused(work: Callable[[], object], name: str, told: Path) -> str:
@@ -201,9 +213,13 @@ def disk() -> dict[str, Any]:
     writes: dict[str, Callable[[Path], object]] = {
         "edit": lambda to: edit.save(to / "new"),
         "facts": lambda to: write_facts(to / "new.jsonl", FACTS),
-        "results": lambda to: evaluate(MODEL, FACTS[:200], generate=False, trustworthy=False).save(to / "new"),
+        "results": lambda to: evaluate(MODEL, FACTS[:200], generate=False, trustworthy=False).save(
+            to / "new"
+        ),
         "covariance": covariance_of,
-        "values": lambda to: make_edit(MODEL, FACTS, "pmet", {**SETTINGS, "steps": 2}, CONTEXTS, moments(), keep_in=to),
+        "values": lambda to: make_edit(
+            MODEL, FACTS, "pmet", {**SETTINGS, "steps": 2}, CONTEXTS, moments(), keep_in=to
+        ),
     }
     for what, write in writes.items():
         for fault in ("full", "read-only"):
@@ -217,7 +233,11 @@ def disk() -> dict[str, Any]:
                 left = [file.name for file in place.rglob("*") if file.name.endswith(".part")]
                 subprocess.run(["mount", "-o", "remount,rw,size=64m", str(place)], check=True)
                 code, _ = wait(child(lambda write=write, place=place: bool(write(place)), told))
-                found[f"{what}, {fault}"] = {"said": text, "left": left, "then": "done" if code == 0 else "WRONG"}
+                found[f"{what}, {fault}"] = {
+                    "said": text,
+                    "left": left,
+                    "then": "done" if code == 0 else "WRONG",
+                }
             finally:
                 subprocess.run(["umount", str(place)], check=True)
     return found
@@ -248,7 +268,11 @@ def damage() -> dict[str, Any]:
             file.write_bytes(whole[: chance.randrange(len(whole))])
             said.append(refused(lambda read=read: bool(read()), file.name, WORK / "told.json"))
         file.write_bytes(whole)
-        found[what] = {"refused": sum(not text.startswith("WRONG") for text in said), "of": 10, "last": said[-1]}
+        found[what] = {
+            "refused": sum(not text.startswith("WRONG") for text in said),
+            "of": 10,
+            "last": said[-1],
+        }
     found["values"] = damaged_values(chance)
     return found
 
@@ -287,7 +311,9 @@ def together() -> dict[str, Any]:
         found.save(WORK / f"twin-{number}")
         return {"weights": (WORK / f"twin-{number}" / "edit.safetensors").read_bytes().hex()}
 
-    codes += [wait(process)[0] for process in [child(lambda n=n: one_edit(n), file) for n, file in enumerate(told)]]
+    codes += [
+        wait(process)[0] for process in [child(lambda n=n: one_edit(n), file) for n, file in enumerate(told)]
+    ]
     return {
         "ended": codes,
         "processes that measured": sum(count[0] > 0 for count in passes),

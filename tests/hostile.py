@@ -1,4 +1,4 @@
-"""Folders of edits that somebody made to do harm, and inputs that nobody would write: for tests and `benchmarks/faults.py`.
+"""Folders of edits made to do harm, and inputs that nobody would write: for tests and `benchmarks/faults.py`.
 
 What reads them may refuse with an error of Errata's own, and nothing else.
 """
@@ -51,7 +51,9 @@ def moved_to(path: str) -> Callable[[Path], None]:
 
     def make(folder: Path) -> None:
         tensors = load_file(folder / "edit.safetensors")
-        save_file({name.replace(MODULE, path): part for name, part in tensors.items()}, folder / "edit.safetensors")
+        save_file(
+            {name.replace(MODULE, path): part for name, part in tensors.items()}, folder / "edit.safetensors"
+        )
         about(folder, changes={path: {"shape": [32, 128], "rank": 2}})
 
     return make
@@ -83,7 +85,9 @@ def declared(shape: list[int], size: int, told: list[int] | None = None) -> Call
 
 def header_length(length: int) -> Callable[[Path], None]:
     """A header that says it is so long."""
-    return lambda folder: (folder / "edit.safetensors").write_bytes(struct.pack("<Q", length) + b"{}" * 50) and None
+    return lambda folder: (
+        (folder / "edit.safetensors").write_bytes(struct.pack("<Q", length) + b"{}" * 50) and None
+    )
 
 
 def linked(name: str) -> Callable[[Path], None]:
@@ -151,8 +155,9 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         "not readable JSON",
     ),
     "deep JSON in a field": (
-        lambda folder: (folder / "edit.json").write_text('{"format": 1, "seed": ' + "[" * 400 + "]" * 400 + "}")
-        and None,
+        lambda folder: (
+            (folder / "edit.json").write_text('{"format": 1, "seed": ' + "[" * 400 + "]" * 400 + "}") and None
+        ),
         "not as `errata edit` writes it",
     ),
 }
@@ -178,7 +183,14 @@ RECORDS: tuple[dict[str, object], ...] = (
         "generation_prompts": ["Danielle lives in"],
         "neighborhood_samples": [{"prompt": "{} speaks", "subject": "Hugo"}],
     },
-    {"src": "What speaks Ann?", "subject": "Ann", "answers": ["Dutch"], "rephrase": "Ann?", "loc": "who", "loc_ans": "x"},
+    {
+        "src": "What speaks Ann?",
+        "subject": "Ann",
+        "answers": ["Dutch"],
+        "rephrase": "Ann?",
+        "loc": "who",
+        "loc_ans": "x",
+    },
     {
         "prompt": "Ann speaks",
         "subject": "Ann",
@@ -218,7 +230,8 @@ def spoiled(value: object, changes: list[tuple[int, object]]) -> object:
 
 changes = st.lists(
     st.tuples(
-        st.integers(0, 40), st.one_of(st.sampled_from((*ODD, ...)), st.text(max_size=8), st.integers(), st.floats())
+        st.integers(0, 40),
+        st.one_of(st.sampled_from((*ODD, ...)), st.text(max_size=8), st.integers(), st.floats()),
     ),
     max_size=3,
 )
@@ -235,10 +248,17 @@ writers: tuple[Callable[[list[object]], str], ...] = (
 def damaged(data: bytes, how: str, at: int, more: bytes) -> bytes:
     """The bytes cut off, or with some put in or over."""
     at %= len(data) + 1
-    return {"": data, "cut": data[:at], "in": data[:at] + more + data[at:], "over": data[:at] + more + data[at + len(more) :]}[how]
+    return {
+        "": data,
+        "cut": data[:at],
+        "in": data[:at] + more + data[at:],
+        "over": data[:at] + more + data[at + len(more) :],
+    }[how]
 
 
-damage = st.tuples(st.sampled_from(("", "", "cut", "in", "over")), st.integers(0, 4000), st.binary(max_size=4))
+damage = st.tuples(
+    st.sampled_from(("", "", "cut", "in", "over")), st.integers(0, 4000), st.binary(max_size=4)
+)
 
 
 @st.composite
@@ -274,9 +294,10 @@ def fuzz_facts(folder: Path, inputs: int, number: int = 0) -> dict[str, int]:
             assert read_facts(file)
             count["read"] += 1
         except ErrataError as error:
-            assert problems
-            assert str(file) in str(error)
+            said = str(error)
             count["refused"] += 1
+            assert problems
+            assert str(file) in said
 
     _run(one, fact_files(), inputs, number)
     return count
@@ -302,9 +323,10 @@ def fuzz_edits(folder: Path, inputs: int, number: int = 0) -> dict[str, int]:
             load_edit(edit).about()
             count["read"] += 1
         except ErrataError as error:
-            assert str(edit) in str(error)
-            assert len(str(error)) < 10_000
+            said = str(error)
             count["refused"] += 1
+            assert str(edit) in said
+            assert len(said) < 10_000
 
     _run(one, edit_files(json.loads(about_bytes), weights), inputs, number)
     return count

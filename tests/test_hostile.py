@@ -52,5 +52,5 @@ def test_any_edit_is_loaded_or_refused(tmp_path: Path) -> None:
 def test_a_packed_file_is_not_unpacked_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "MOST_BYTES", 2**20)
     (tmp_path / "facts.gz").write_bytes(gzip.compress(b" " * 2**24))
-    with pytest.raises(FactError, match="unpacked. Split it"):
+    with pytest.raises(FactError, match=r"unpacked\. Split it"):
         read_facts(tmp_path / "facts.gz")

@@ -24,7 +24,9 @@ def found(keep_in: Path | None, seed: int = 0) -> Results:
     return evaluate(model, ASKED, random_edit(model, seed), trustworthy=False, keep_in=keep_in)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, keep_in: Path | None, dies_after: float = float("inf"), seed: int = 0):
+def run(
+    monkeypatch: pytest.MonkeyPatch, keep_in: Path | None, dies_after: float = float("inf"), seed: int = 0
+):
     """What an evaluation finds, None where it dies; and how many batches it ran."""
     done: list[int] = []
 

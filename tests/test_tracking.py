@@ -31,7 +31,9 @@ def test_tensorboard_holds_settings_writes_and_scores_with_their_intervals(tmp_p
         tracker.results(results)
     read = event_accumulator.EventAccumulator(str(tmp_path / "mine"))
     read.Reload()
-    numbers = {name: {event.step: event.value for event in read.Scalars(name)} for name in read.Tags()["scalars"]}
+    numbers = {
+        name: {event.step: event.value for event in read.Scalars(name)} for name in read.Tags()["scalars"]
+    }
     assert numbers["write/p_spread"] == {1: 3.5}
     assert numbers["write/kept"] == {1: 1.0, 2: 0.0}
     assert numbers["edit/seconds"] == {2: 1.5}
@@ -79,5 +81,5 @@ def test_a_library_that_is_missing_is_told_before_anything_is_run(
 
 
 def test_an_unknown_tracker_is_told() -> None:
-    with pytest.raises(SettingsError, match="There is no tracker 'mlflow'. Choose one of trackio"):
+    with pytest.raises(SettingsError, match=r"There is no tracker 'mlflow'\. Choose one of trackio"):
         tracking.check("mlflow")

@@ -45,7 +45,9 @@ def own_file(folder: Path, name: str) -> Path:
     home, real = folder.resolve(), file.resolve()
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if not (real.is_relative_to(home) or real.is_relative_to(blobs)):
-        raise EditError(f"{file} is a link to {real}, outside the folder. Copy the file itself into the folder.")
+        raise EditError(
+            f"{file} is a link to {real}, outside the folder. Copy the file itself into the folder."
+        )
     return file
 
 

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -299,7 +299,9 @@ def _check_about(about: Mapping[str, object], file: Path) -> None:
         _check_kind(about[name], kinds, name, file)
     for name in about:
         if name not in FIELDS:
-            raise EditError(_unlike(file, f"it has {short(name)}, which this version of Errata does not know"))
+            raise EditError(
+                _unlike(file, f"it has {short(name)}, which this version of Errata does not know")
+            )
     for name, kinds in MEMBERS.items():
         for member in _members(about[name]):
             _check_kind(member, kinds, f"a member of {name}", file)

@@ -106,7 +106,9 @@ def _naming(final: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        anonymous = error.filename is None or str(error.filename).endswith(PART) or f"{PART}/" in str(error.filename)
+        anonymous = (
+            error.filename is None or str(error.filename).endswith(PART) or f"{PART}/" in str(error.filename)
+        )
         if error.errno in WRITING and anonymous:
             raise OSError(error.errno, error.strerror, str(final)) from error
         raise

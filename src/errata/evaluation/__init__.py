@@ -192,9 +192,7 @@ def _settings(model: EditableModel, exam: _Exam) -> dict[str, object]:
 
 def _describe(edit: Edit) -> dict[str, object]:
     """What tells the edit from others, in the types of JSON."""
-    origin: dict[str, object] = {
-        part.name: getattr(edit.origin, part.name) for part in fields(edit.origin)
-    }
+    origin: dict[str, object] = {part.name: getattr(edit.origin, part.name) for part in fields(edit.origin)}
     counts = {"facts": len(edit.facts), "dropped": len(edit.dropped)}
     described: dict[str, object] = json.loads(json.dumps({**origin, **counts}, default=dict))
     return described

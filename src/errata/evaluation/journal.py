@@ -33,7 +33,13 @@ class Journal:
     @classmethod
     def of(cls, folder: Path, model: EditableModel) -> "Journal":
         """The journal in `folder` of evaluations of this model, with what an earlier run left in it."""
-        recipe = [__version__, torch.__version__, str(model.dtype), str(model.device), model.measure_fingerprint()]
+        recipe = [
+            __version__,
+            torch.__version__,
+            str(model.dtype),
+            str(model.device),
+            model.measure_fingerprint(),
+        ]
         file = folder / f"{_digest(json.dumps(recipe))}.jsonl"
         return cls(file, _read(file) if file.is_file() else {})
 
@@ -68,7 +74,9 @@ class Journal:
                 lines.write(f"\n{_digest(rest)} {rest}")
         except OSError as error:
             logger.warning(
-                "%s cannot be written (%s): if this evaluation is killed, it begins anew.", file, error.strerror
+                "%s cannot be written (%s): if this evaluation is killed, it begins anew.",
+                file,
+                error.strerror,
             )
             self.file = None
 

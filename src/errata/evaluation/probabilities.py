@@ -85,7 +85,10 @@ def measure(
     done = 0
     for ids in _batches(model, rows, tokens_at_once, max(1, LOGITS_AT_ONCE // len(model.tokenizer))):
         readings = [rows[row] for row in ids]
-        job = [ids, [[(reading.text.target, list(reading.text.predicted_at)) for reading in row] for row in readings]]
+        job = [
+            ids,
+            [[(reading.text.target, list(reading.text.predicted_at)) for reading in row] for row in readings],
+        ]
         find = partial(_measure_batch, model, ids, readings)
         found = cast("list[tuple[list[float], list[int]]]", journal.recall(job, find))
         flat = [reading for row in readings for reading in row]

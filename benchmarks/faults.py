@@ -1,7 +1,8 @@
 """What happens when things go wrong: `python benchmarks/faults.py [WHICH ...] --output DIR`.
 
-WHICH: kills, disk, damage, together, hostile, fuzz; without one all of them run. What is finished is in DIR/faults.json; the same command goes on from there.
-docs/faults.md has the figures. A run is a child of this process (fork), so no kill costs a start of Python.
+WHICH: kills, disk, damage, together, hostile, fuzz; without one all of them run. What is finished is in
+DIR/faults.json; the same command goes on from there. docs/faults.md has the figures. A run is a child of this process
+(fork), so no kill costs a start of Python.
 """
 
 import argparse

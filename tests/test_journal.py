@@ -93,5 +93,5 @@ def test_sampled_texts_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     model = tiny_model("gpt2")
     prompts = [(5, 6, 7), (8, 9), (6, 5, 7)]
     fresh = fluency.sample_tokens(model, prompts, length=3, journal=Journal.of(tmp_path, model))
-    monkeypatch.setattr(fluency, "_sample", None)
+    monkeypatch.setattr(fluency, "_sample", lambda *_: pytest.fail("these texts were kept"))
     assert fluency.sample_tokens(model, prompts, length=3, journal=Journal.of(tmp_path, model)) == fresh

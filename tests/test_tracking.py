@@ -39,11 +39,13 @@ def test_tensorboard_holds_settings_writes_and_scores_with_their_intervals(tmp_p
     assert numbers["edit/seconds"] == {2: 1.5}
     phases: tuple[Phase, ...] = ("before", "after")
     for phase in phases:
-        score = results.scores(phase)["efficacy_magnitude"]
-        assert score is not None
-        assert score.low is not None
-        assert numbers[f"{phase}/efficacy_magnitude"][0] == pytest.approx(score.mean, rel=1e-6)
-        assert numbers[f"{phase}/efficacy_magnitude/low"][0] == pytest.approx(score.low, rel=1e-6)
+        measured = {name: score for name, score in results.scores(phase).items() if score is not None}
+        assert "efficacy_success" in measured
+        for name, score in measured.items():
+            ends = {"": score.mean, "/low": score.low, "/high": score.high, "/count": score.count}
+            for end, value in ends.items():
+                found = numbers.get(f"{phase}/{name}{end}")
+                assert found == (None if value is None else {0: pytest.approx(value, rel=1e-6)})
     (text,) = read.Tensors("settings/text_summary")
     assert b'"clamp": 0.75' in text.tensor_proto.string_val[0]
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from errata.edits import Edit
 from errata.errors import MissingExtra, SettingsError
@@ -27,6 +27,7 @@ RUNS = "runs"
 """Where TensorBoard's files go where no folder is named."""
 
 
+@runtime_checkable
 class Sink(Protocol):
     """A library that keeps numbers of runs."""
 

@@ -7,6 +7,7 @@ DIR/faults.json; the same command goes on from there. docs/faults.md has the fig
 
 import argparse
 import json
+import logging
 import os
 import random
 import resource
@@ -378,6 +379,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=KILLS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    logging.getLogger("errata").setLevel(logging.ERROR)
     arguments.output.mkdir(parents=True, exist_ok=True)
     file = arguments.output / "faults.json"
     kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from errata import processes
 from errata.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
-from errata.files import cache_root
+from errata.files import cache_root, locked, remove_parts
 from errata.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, in_main, measure
 from errata.loading import ALMANAC
 from errata.model import EditableModel, Site
@@ -89,22 +90,34 @@ def ensure(
         CovarianceError: the corpus cannot be read, or what was measured is not finite.
     """
     folder = default_folder(model, recipe)
-    missing = [site for site in sites if not moment_path(folder, site.path).is_file()]
-    asked = processes.agreed([site.path for site in missing])
-    missing = [site for site in sites if site.path in asked]
-    if missing:
-        collect(
-            model,
-            missing,
-            corpus_texts(recipe.corpus, recipe.column),
-            folder=folder,
-            corpus=corpus_identity(recipe.corpus, recipe.column),
-            samples=recipe.samples,
-            max_length=recipe.max_length,
-            replace=True,  # another process may finish the same sites meanwhile, with the same numbers
-            on_progress=on_progress,
-        )
+    if not processes.agreed([site.path for site in _missing(folder, sites)]):
+        return folder
+    with _alone_in(folder):
+        # Another run may have measured them meanwhile.
+        asked = processes.agreed([site.path for site in _missing(folder, sites)])
+        missing = [site for site in sites if site.path in asked]
+        if missing:
+            _collect(
+                model,
+                missing,
+                corpus_texts(recipe.corpus, recipe.column),
+                folder=folder,
+                corpus=corpus_identity(recipe.corpus, recipe.column),
+                samples=recipe.samples,
+                max_length=recipe.max_length,
+                replace=True,
+                on_progress=on_progress,
+            )
     return folder
+
+
+def _alone_in(folder: Path) -> AbstractContextManager[None]:
+    """The folder's lock; of a run of several processes the main one holds it."""
+    return locked(folder) if processes.is_main() else nullcontext()
+
+
+def _missing(folder: Path, sites: Sequence[Site]) -> list[Site]:
+    return [site for site in sites if not moment_path(folder, site.path).is_file()]
 
 
 def collect(
@@ -123,13 +136,45 @@ def collect(
     """Measure E[k k^T] of all sites in one pass over the texts, and store each in `folder`.
 
     A run that is killed goes on where it last saved when it is called again with the same arguments, and ends with
-    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`).
+    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`). Of two processes on one folder the
+    second waits.
 
     Raises:
         OutputExists: the folder has one of the sites already, and `replace` is false.
         CovarianceMismatch: an unfinished run with other arguments, or over other texts, lies in the folder.
         CovarianceError: the model is edited, there is no text, or the keys are not finite.
     """
+    with _alone_in(Path(folder)):
+        return _collect(
+            model,
+            sites,
+            texts,
+            folder=Path(folder),
+            corpus=corpus,
+            samples=samples,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            replace=replace,
+            on_progress=on_progress,
+        )
+
+
+def _collect(
+    model: EditableModel,
+    sites: Sequence[Site],
+    texts: Iterable[str],
+    *,
+    folder: Path,
+    corpus: str,
+    samples: int,
+    max_length: int,
+    batch_tokens: int = BATCH_TOKENS,
+    replace: bool,
+    on_progress: Progress,
+) -> list[Path]:
+    """`collect` for one who holds the folder's lock."""
+    if processes.is_main():
+        remove_parts(folder)
     details = _details(model, corpus, samples, min(max_length, model.max_length))
     partial = _Partial.of(folder, model, sites, {**details, "batch_tokens": str(batch_tokens)})
     if not replace and not partial.path.exists():

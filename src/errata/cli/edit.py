@@ -15,9 +15,10 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import drawing, options, preparing, repeating
+from errata.cli import drawing, inputs, options, preparing, repeating
+from errata.cli import evaluate as evaluating
 from errata.cli.bars import duration
-from errata.cli.inputs import check_output, load_model, read_contexts
+from errata.cli.inputs import check_output, check_tracker, load_model, read_contexts
 from errata.cli.tables import (
     change_table,
     counted,
@@ -29,7 +30,7 @@ from errata.cli.tables import (
 )
 from errata.cli.terminal import Terminal, is_main, session
 from errata.errors import ProcessLost
-from errata.files import atomic_file
+from errata.files import atomic_file, cache_root
 from errata.results import FILE, Results
 from errata.settings import load_presets, parse_assignments
 
@@ -97,6 +98,7 @@ def edit(
         bool,
         typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
     ] = False,
+    track: options.Track = None,
     data_dir: drawing.DataDir = None,
     sample: drawing.Sample = None,
     trial: drawing.Trial = 1,
@@ -110,6 +112,7 @@ def edit(
     """Find the change of weights that makes MODEL say the facts, and write it to a folder. MODEL stays as it is."""
     with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
         check_output(output)
+        check_tracker(track)
         load_presets(method)
         given = parse_assignments(settings or [])
         prefixes = read_contexts(contexts)
@@ -144,6 +147,7 @@ def edit(
             found.save(output)
             prepared.keep(output)
         results = _measure(terminal, loaded, asked, found, output) if evaluate else None
+        inputs.track(track, output.name, found, results)
         _report(terminal, loaded, found, results, prepared.file(facts, output), output, prepared.told(read))
 
 
@@ -162,8 +166,6 @@ def _find(
     strategy: errata.Strategy | None,
 ) -> errata.Edit:
     """`errata.edit` with progress; when it is stopped, the message tells what is kept."""
-    from errata.covariance import cache_root
-
     kept = cache_root() / KEPT
     try:
         with terminal.progress(f"Editing {model.name}") as on_progress:
@@ -197,7 +199,9 @@ def _measure(
     """Evaluate an edit that is saved already, and add what was measured to its folder. Facts left out count too."""
     try:
         with terminal.progress("Evaluating") as on_progress:
-            results = errata.evaluate(model, facts, found, on_progress=on_progress)
+            results = errata.evaluate(
+                model, facts, found, on_progress=on_progress, keep_in=cache_root() / evaluating.KEPT
+            )
     except (KeyboardInterrupt, ProcessLost) as stop:
         raise type(stop)(f"{stop} The edit is in {output}; it was not evaluated.".lstrip()) from None
     if is_main():

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from errata.cli.bars import Bars, Lines
 from errata.errors import ErrataError, ProcessLost
+from errata.files import WRITING
 from errata.progress import Progress, silent
 
 DONE, PROBLEMS, BAD_INPUT, SYSTEM, STOPPED = 0, 1, 2, 3, 130
@@ -203,6 +204,8 @@ def _fail(err: Console, message: str, code: int) -> NoReturn:
 
 def _system_message(error: Exception) -> str:
     text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in WRITING and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. Is the disk full, or write-protected?"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
             f"Out of memory ({text.splitlines()[0]}). Load the model in half precision (--dtype bfloat16), spread it "

@@ -8,6 +8,7 @@ the shorter one's outputs too (a prompt with a one-token answer is the beginning
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from errata import processes
 from errata.errors import FactError
+from errata.evaluation.journal import Journal
 from errata.evaluation.questions import Pair
 from errata.model import EditableModel
 from errata.outcomes import NO_TOKEN, Answer
@@ -75,14 +77,25 @@ def measure(
     stage: str = "probabilities",
     on_progress: Progress = silent,
     tokens_at_once: int = TOKENS_AT_ONCE,
+    journal: Journal | None = None,
 ) -> dict[tuple[str, str], Answer]:
     """What the model, as it stands, thinks of every answer of the plan, by prompt and answer."""
+    journal = journal or Journal()
     answers: dict[tuple[str, str], Answer] = {}
     rows = plan.rows
     rows = {ids: rows[ids] for ids in processes.share(sorted(rows))} if processes.count() > 1 else rows
     done = 0
     for ids in _batches(model, rows, tokens_at_once, max(1, LOGITS_AT_ONCE // len(model.tokenizer))):
-        answers |= _measure_batch(model, ids, [rows[row] for row in ids])
+        readings = [rows[row] for row in ids]
+        job = [
+            ids,
+            [[(reading.text.target, list(reading.text.predicted_at)) for reading in row] for row in readings],
+        ]
+        find = partial(_measure_batch, model, ids, readings)
+        found = cast("list[tuple[list[float], list[int]]]", journal.recall(job, find))
+        flat = [reading for row in readings for reading in row]
+        for reading, (log_p, predicted) in zip(flat, found, strict=True):
+            answers[reading.key] = _answer(model, reading, log_p, predicted)
         done += len(ids)
         on_progress(stage, done, len(rows))
     return answers if processes.count() == 1 else _of_all(answers)
@@ -143,8 +156,11 @@ def _batches(
 
 def _measure_batch(
     model: EditableModel, ids: Sequence[tuple[int, ...]], readings: Sequence[Sequence[Reading]]
-) -> dict[tuple[str, str], Answer]:
-    """One forward pass; the head reads each place once, whatever the number of answers read there."""
+) -> list[tuple[list[float], list[int]]]:
+    """One forward pass: of each reading the log P of its tokens, and the likeliest token at each of their places.
+
+    The head reads each place once, whatever the number of answers read there.
+    """
     flat = [(row, reading) for row, several in enumerate(readings) for reading in several]
     places: dict[tuple[int, int], int] = {}
     for row, reading in flat:
@@ -158,12 +174,7 @@ def _measure_batch(
     at = [[places[row, position] for position in reading.text.predicted_at] for row, reading in flat]
     chosen = [token for _, reading in flat for token in reading.text.target]
     values = iter(cast("list[float]", log_p[[place for each in at for place in each], chosen].tolist()))
-    return {
-        reading.key: _answer(
-            model, reading, [next(values) for _ in each], [predicted[place] for place in each]
-        )
-        for (_, reading), each in zip(flat, at, strict=True)
-    }
+    return [([next(values) for _ in each], [predicted[place] for place in each]) for each in at]
 
 
 def _answer(

@@ -227,7 +227,7 @@ def test_one_process_alone_speaks_and_writes(tmp_path: Path, capfd: pytest.Captu
         0,
         0,
     ]
-    told = capfd.readouterr().out
+    told = " ".join(capfd.readouterr().out.split())
     assert told.count("The edit is in") == 1
     assert {file.name for file in output.iterdir()} >= {"edit.json", "edit.safetensors", "results.jsonl"}
     statuses_of(2, tmp_path / "told", lambda: command("evaluate", there.model, "-f", str(there.facts)))

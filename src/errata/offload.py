@@ -5,7 +5,7 @@ between the module holds empty tensors (device "meta"). `device_of` says where a
 wherever it lies, and `hold` keeps a module's weights on its device from now on: what is edited must be in memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -54,7 +54,8 @@ def hold(module: nn.Module) -> None:
     hook = _hook_of(module)
     if hook is None or not hook.offload:
         return
-    for name, _ in list(named_module_tensors(module)):
+    names = [name for name, _ in cast("Iterable[tuple[str, Tensor]]", named_module_tensors(module))]
+    for name in names:
         tensor = cast(Tensor, getattr(module, name))
         if tensor.device.type == "meta":
             # A copy: what lies on the CPU or on disk stays the model's as it was.
@@ -66,5 +67,5 @@ def hold(module: nn.Module) -> None:
 def _hook_of(module: nn.Module) -> AlignDevicesHook | None:
     """What brings the module's own weights, if anything does."""
     hook = cast(object, getattr(module, "_hf_hook", None))
-    hooks = hook.hooks if isinstance(hook, SequentialHook) else (hook,)
+    hooks = cast("tuple[object, ...]", hook.hooks if isinstance(hook, SequentialHook) else (hook,))
     return next((one for one in hooks if isinstance(one, AlignDevicesHook)), None)

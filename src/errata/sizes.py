@@ -91,7 +91,7 @@ def known_shapes() -> list[Shape]:
 def config_of(values: Mapping[str, object]) -> PretrainedConfig:
     """A configuration from its values, `model_type` among them."""
     own = {name: value for name, value in values.items() if name != "model_type"}
-    return cast(PretrainedConfig, AutoConfig.for_model(str(values["model_type"]), **own))
+    return AutoConfig.for_model(str(values["model_type"]), **own)
 
 
 def shape_of(name: str, config: PretrainedConfig) -> Shape:

@@ -54,7 +54,7 @@ def hold(module: nn.Module) -> None:
     hook = _hook_of(module)
     if hook is None or not hook.offload:
         return
-    for name, _ in list(named_module_tensors(module)):
+    for name in [cast(str, name) for name, _ in named_module_tensors(module)]:
         tensor = cast(Tensor, getattr(module, name))
         if tensor.device.type == "meta":
             # A copy: what lies on the CPU or on disk stays the model's as it was.
@@ -66,5 +66,6 @@ def hold(module: nn.Module) -> None:
 def _hook_of(module: nn.Module) -> AlignDevicesHook | None:
     """What brings the module's own weights, if anything does."""
     hook = cast(object, getattr(module, "_hf_hook", None))
-    hooks = hook.hooks if isinstance(hook, SequentialHook) else (hook,)
+    several = isinstance(hook, SequentialHook)
+    hooks = cast("tuple[object, ...]", hook.hooks) if several else (hook,)
     return next((one for one in hooks if isinstance(one, AlignDevicesHook)), None)

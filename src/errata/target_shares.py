@@ -1,6 +1,7 @@
 """The values that several processes have found, in every one of them (`processes.py`)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ def gather_outcomes(found: Mapping[int, Outcome], places: Sequence[Place]) -> di
     for place in places if found else ():
         own[f"initial.{place}"] = torch.stack([one.initial[place].cpu() for one in found.values()])
         own[f"delta.{place}"] = torch.stack([one.delta[place].cpu() for one in found.values()])
-    traces = [[index, {**vars(one.trace), "deltas": []}] for index, one in found.items()]
+    traces: list[Any] = [[index, {**vars(one.trace), "deltas": []}] for index, one in found.items()]
     gathered: dict[int, Outcome] = {}
     for told, tensors in zip(processes.gather(traces), processes.gather_tensors(own), strict=True):
         for row, (index, trace) in enumerate(told):

@@ -8,7 +8,7 @@ the shorter one's outputs too (a prompt with a one-token answer is the beginning
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -90,7 +90,7 @@ def measure(
 
 def _of_all(answers: Mapping[tuple[str, str], Answer]) -> dict[tuple[str, str], Answer]:
     """The answers that all processes have found."""
-    own = [[*key, *vars(answer).values()] for key, answer in answers.items()]
+    own: list[Any] = [[*key, *vars(answer).values()] for key, answer in answers.items()]
     return {
         (prompt, wanted): Answer(text, tuple(tokens), tuple(values), tuple(predicted), said)
         for part in processes.gather(own)

@@ -1,7 +1,8 @@
 """How much memory an edit of a model takes, computed from the model's shape: no weight is loaded. docs/big-models.md.
 
     whole = the running program + weights + the largest of what the stages hold on top of them
-    collecting = L (8 + 4) d_in^2 on a CPU (4 elsewhere), L the number of edited layers      second moments, all at once
+    collecting = L (8 + 8 + 4) d_in^2 on a CPU: sums, their copy while they are saved, and a batch's own (elsewhere L 4
+                 d_in^2, the copy being in main memory); L is the number of edited layers, all measured at once
     optimising = what one batch of facts keeps for the way back (`memory.py`)
     spreading  = 24 d_in^2: E[k k^T], its copy and its Cholesky factor in float64, one layer at a time
                  + L d_out d_in weights to put back + what the facts have: streams, keys, values, updates
@@ -137,7 +138,8 @@ def _collecting(shape: Shape, size: int, device: str) -> int:
     batch = tokens * (6 * shape.d_model + 3 * shape.d_in) * max(4, size)
     sums = len(shape.layers) * square * (8 if device == "cpu" else 4)
     products = len(shape.layers) * square * 4 if device == "cpu" else 0
-    return sums + max(products + batch, 3 * square * 8)
+    saving = sums if device == "cpu" else 0
+    return sums + max(products + max(batch, saving), 3 * square * 8)
 
 
 def _optimising(shape: Shape, size: int, facts: int, device: str) -> int:

@@ -42,9 +42,9 @@ FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (9, ("tracking",)),
     (10, ("experiments",)),
     (11, ("report",)),
-    (12, ("cli",)),
     (12, ("web",)),
-    (13, ("__main__",)),
+    (13, ("cli",)),
+    (14, ("__main__",)),
 )
 WITHOUT_TORCH = ("errors", "progress", "files", "facts", "results", "settings", "architectures")
 

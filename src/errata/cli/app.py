@@ -25,6 +25,7 @@ from errata.cli import (
     stack,
     tasks,
     train_editor,
+    web,
 )
 from errata.cli.terminal import EXIT_CODES
 
@@ -71,6 +72,7 @@ app.command("import", epilog=export.IMPORT_EPILOG)(export.import_)
 app.add_typer(stack_app, name="stack")
 app.command("log", epilog=stack.LOG_EPILOG)(stack.log)
 app.command("diff", epilog=stack.DIFF_EPILOG)(stack.diff)
+app.command("web", epilog=web.EPILOG)(web.web)
 app.command("reproduce", epilog=reproduce.EPILOG)(reproduce.reproduce)
 app.command("tasks", epilog=tasks.EPILOG)(tasks.tasks)
 app.command("locate", epilog=locate.EPILOG)(locate.locate)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -19,40 +18,12 @@ from rich.progress import (
 )
 from rich.text import Text
 
-LABELS = {
-    "covariance": "Second moments of the keys",
-    "optimization": "Values of the facts",
-    "spread": "Updates of the layers",
-}
-"""What a person is told a stage is; other stages are shown by their own names."""
+from errata.progress import Pace, clock, duration, label
+
+__all__ = ["Bars", "Lines", "Pace", "clock", "duration"]
+
 LINE_SECONDS = 15.0
 """Between two lines, where there is no terminal for bars."""
-
-
-def label(stage: str) -> str:
-    """The stage in words."""
-    return LABELS.get(stage, stage.capitalize())
-
-
-class Pace:
-    """How fast a stage is, from its first report on (a resumed run begins in the middle)."""
-
-    def __init__(self, done: int) -> None:
-        self._first = self._done = done
-        self._began = self._reported = time.monotonic()
-
-    def report(self, done: int) -> None:
-        """Take note that so much is done now."""
-        if done != self._done:
-            self._done, self._reported = done, time.monotonic()
-
-    def seconds_left(self, total: int) -> float | None:
-        """Counts down between two reports; None as long as it cannot be told."""
-        advanced = self._done - self._first
-        if advanced <= 0:
-            return None
-        whole = (self._reported - self._began) / advanced * (total - self._done)
-        return max(0.0, whole - (time.monotonic() - self._reported))
 
 
 class TimeLeftColumn(ProgressColumn):
@@ -132,17 +103,3 @@ class Lines:
         left = pace.seconds_left(total)
         soon = "" if left is None or done == total else f", {clock(left)} left"
         self._console.print(f"{label(stage)}: {done} of {total}{soon}", soft_wrap=True)
-
-
-def clock(seconds: float) -> str:
-    """0:00:07"""
-    return str(timedelta(seconds=round(seconds)))
-
-
-def duration(seconds: float) -> str:
-    """How long something took, for people: "7.2 s", "3 min 20 s", "2 h 05 min"."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"

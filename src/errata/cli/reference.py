@@ -30,6 +30,7 @@ COMMANDS = (
     "stack merge",
     "log",
     "diff",
+    "web",
     "reproduce",
     "tasks",
     "locate",

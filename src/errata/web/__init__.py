@@ -1,0 +1,5 @@
+"""The page where people edit a model and see what moved: `errata web`.
+
+`session.py` is all of it without a page: the line before the model, each person's edits, what the model says. `page.py`
+shows it with Gradio, which only that file and `serving.py` import.
+"""

@@ -1,0 +1,299 @@
+"""All of the page without a page: one model, the line before it, and for each person a workspace with edits.
+
+The weights of the model are those of the unedited one whenever nobody works with it; a person's edits are in them
+only while that person's work runs. So nobody sees another one's edits, and an edit that is cancelled leaves nothing.
+"""
+
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from errata.facts import Fact
+from errata.files import cache_root
+from errata.model import EditableModel
+from errata.stacks import Entry, Stack, edit_on, new_stack
+from errata.web.asking import Said, answers, ask
+from errata.web.downloads import Files, write_files
+from errata.web.forms import MOST_FACTS, Draft, FormError
+from errata.web.jobs import Job
+from errata.web.line import Line
+from errata.web.measuring import Measured, measure
+from errata.web.strength import Choice
+
+KEPT = "targets"
+"""The folder in the cache where finished values are kept, as `errata edit` does."""
+MOST_WORKSPACES = 64
+"""Of them the ones that were not used for longest are forgotten."""
+TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One question that a person asked: what the unedited model says, and what it says with the edits."""
+
+    before: Said
+    after: Said | None
+    """None where there are no edits."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """An edit of a workspace."""
+
+    entry: Entry
+    choice: Choice
+    facts: tuple[Fact, ...]
+
+
+@dataclass
+class Workspace:
+    """What one person has typed, edited, and found."""
+
+    token: str
+    stack: Stack
+    drafts: tuple[Draft, ...] = ()
+    edits: tuple[Made, ...] = ()
+    measured: Measured | None = None
+    files: Files | None = None
+    job: Job | None = None
+    note: str = ""
+    """What is to be known of the last work."""
+    count: int = 0
+    """Edits that were ever made, for their names."""
+    compared: Compared | None = None
+    """The question that was asked last."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether an edit, or the taking back of one, is waiting or running."""
+        return self.job is not None and not self.job.view().over
+
+    def held(self, made: Made) -> int:
+        """How many facts of an edit the model says now."""
+        if self.measured is None:
+            return 0
+        said = {
+            (record.subject, record.prompt, record.target_new)
+            for record in self.measured.results.records
+            if record.after.efficacy[0].wanted.correct
+        }
+        return sum((fact.subject, fact.question, fact.target_new) in said for fact in made.facts)
+
+
+class Session:
+    """One model and everyone who works with it."""
+
+    def __init__(self, model: EditableModel, covariance: Path | None = None, seed: int = 0) -> None:
+        """`covariance` is a folder of second moments (default: measured with the first edit, and kept)."""
+        self.model = model
+        self.covariance = covariance
+        self.seed = seed
+        self.line = Line()
+        self._root = Path(tempfile.mkdtemp(prefix="errata-web-"))
+        self._lock = threading.Lock()
+        self._spaces: dict[str, Workspace] = {}
+
+    def close(self) -> None:
+        """Stop what runs, and remove everything from the disk."""
+        for space in list(self._spaces.values()):
+            if space.job is not None:
+                space.job.cancel()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def workspace(self, token: str | None) -> Workspace:
+        """The workspace of a token; a new one, with a new token, where there is none."""
+        with self._lock:
+            space = self._spaces.pop(token, None) if token is not None else None
+            if space is None:
+                known = token is not None and TOKEN.fullmatch(token)
+                own = cast(str, token) if known else secrets.token_hex(16)
+                space = Workspace(own, new_stack(self._root / own / "stack", self.model))
+                self._forget()
+            self._spaces[space.token] = space  # the last one used stands last
+            return space
+
+    def add(self, space: Workspace, drafts: Sequence[Draft]) -> None:
+        """Put facts with those that wait to be written.
+
+        Raises:
+            FormError: they are too many, or contradict what is there.
+        """
+        together = (*space.drafts, *drafts)
+        if len(together) > MOST_FACTS:
+            raise FormError(
+                {"file": f"That would be {len(together):,} facts; {MOST_FACTS:,} can wait at most."}
+            )
+        self._check(space, [draft.fact for draft in together])
+        space.drafts = together
+
+    def edit(self, space: Workspace, drafts: Sequence[Draft], chosen: Choice) -> Job:
+        """Write facts into the model, on top of the edits that are there.
+
+        Raises:
+            FormError: nothing to write, something that contradicts an earlier edit, or work that runs already.
+        """
+        self._check_free(space)
+        if not drafts:
+            raise FormError(
+                {"edit": "There is nothing to write yet. Type a fact above, or upload a file of facts."}
+            )
+        self._check(space, [draft.fact for draft in drafts])
+        number = space.count + 1
+        name = f"edit-{number}"
+
+        def work(job: Job) -> None:
+            with self._stoppable(job):
+                facts = self._completed(drafts)
+                stack = edit_on(
+                    space.stack,
+                    self.model,
+                    facts,
+                    name,
+                    chosen.method,
+                    chosen.settings,
+                    covariance=self.covariance,
+                    seed=self.seed,
+                    keep_in=cache_root() / KEPT,
+                    on_progress=job,
+                )
+                try:
+                    measured, files = self._measure(space, stack, job)
+                    compared = self._again(space, stack)
+                except BaseException:
+                    stack.remove(name)
+                    raise
+            written = stack.edit(name)
+            space.stack, space.measured, space.files = stack, measured, files
+            space.edits = (*space.edits, Made(stack.entries[-1], chosen, written.facts))
+            space.drafts, space.compared, space.count = (), compared, number
+            space.note = "".join(
+                f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped
+            )
+
+        space.job = Job(self.line, f"Edit {number}: {len(drafts)} fact{'s' * (len(drafts) != 1)}", work)
+        return space.job
+
+    def undo(self, space: Workspace, name: str) -> Job:
+        """Take any one of the edits out.
+
+        Raises:
+            FormError: there is none of that name, or work runs.
+        """
+        self._check_free(space)
+        made = next((one for one in space.edits if one.entry.name == name), None)
+        if made is None:
+            raise FormError({"edits": "This edit is not there any more."})
+
+        def work(job: Job) -> None:
+            left = replace(space.stack, entries=tuple(e for e in space.stack.entries if e.name != name))
+            with self._stoppable(job):
+                measured, files = self._measure(space, left, job) if left.entries else (None, None)
+                compared = self._again(space, left)
+            leaning = space.stack.leaning_on(name)
+            space.stack = space.stack.remove(name)
+            space.edits = tuple(one for one in space.edits if one is not made)
+            space.measured, space.files, space.compared = measured, files, compared
+            space.note = _leaning(leaning)
+
+        space.job = Job(self.line, f"Taking {title(name).lower()} back", work)
+        return space.job
+
+    def ask(self, space: Workspace, question: str) -> Job:
+        """Put a question to the unedited model and to the one with the person's edits; see `Workspace.compared`."""
+
+        def work(job: Job) -> None:
+            with self._stoppable(job):
+                space.compared = self._compare(question, space.stack)
+
+        return Job(self.line, "Asking", work)
+
+    def _completed(self, drafts: Sequence[Draft]) -> list[Fact]:
+        """The facts, with what the unedited model answers where a person left that open."""
+        asks = list(dict.fromkeys(question for draft in drafts for question in draft.asks))
+        said = dict(zip(asks, answers(self.model, asks), strict=True)) if asks else {}
+        return [draft.completed(said) for draft in drafts]
+
+    def _measure(self, space: Workspace, stack: Stack, job: Job) -> tuple[Measured, Files]:
+        merged = stack.merged()
+        measured = measure(self.model, merged.facts, merged, job)
+        folder = self._root / space.token / "files" / secrets.token_hex(4)
+        return measured, write_files(folder, self.model, measured)
+
+    def _compare(self, question: str, stack: Stack) -> Compared:
+        before, after = ask(self.model, question), None
+        if stack.entries:
+            with stack.applied(self.model):
+                after = ask(self.model, question)
+        return Compared(before, after)
+
+    def _again(self, space: Workspace, stack: Stack) -> Compared | None:
+        """The question that was asked last, put once more."""
+        return None if space.compared is None else self._compare(space.compared.before.prompt, stack)
+
+    @contextmanager
+    def _stoppable(self, job: Job) -> Generator[None]:
+        """Inside, a job that is cancelled ends before the model's next pass."""
+
+        def check(
+            *_: object,
+        ) -> None:  # a plain function: workers copy the model with its hooks, and no job can be copied
+            job.check()
+
+        handle = cast(nn.Module, self.model.model).register_forward_pre_hook(check)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _check(self, space: Workspace, facts: Sequence[Fact]) -> None:
+        seen: dict[tuple[str, str], str] = {}
+        for fact in facts:
+            other = seen.setdefault(fact.key, fact.target_new)
+            if other != fact.target_new:
+                told = (
+                    f"{fact.question!r} is to be both {other!r} and {fact.target_new!r}. Keep one of the two."
+                )
+                raise FormError({"edit": told})
+        for conflict in space.stack.conflicts(facts)[:1]:
+            raise FormError(
+                {
+                    "edit": f"{conflict.fact.question!r} shall be {conflict.fact.target_new!r}, but "
+                    f"{title(conflict.edit).lower()} made it {conflict.earlier.target_new!r}. Undo that edit first."
+                }
+            )
+
+    def _check_free(self, space: Workspace) -> None:
+        if space.busy:
+            raise FormError({"edit": "Something is running already. Wait for it, or cancel it."})
+
+    def _forget(self) -> None:
+        """Make room for one more workspace."""
+        for token in [token for token, space in self._spaces.items() if not space.busy]:
+            if len(self._spaces) < MOST_WORKSPACES:
+                return
+            del self._spaces[token]
+            shutil.rmtree(self._root / token, ignore_errors=True)
+
+
+def title(name: str) -> str:
+    """`Edit 2` for the edit of that name."""
+    return name.replace("edit-", "Edit ")
+
+
+def _leaning(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    numbers = " and ".join(title(name).removeprefix("Edit ") for name in names)
+    return (
+        f"Edit {numbers} {'was' if len(names) == 1 else 'were'} made on top of it and may hold less well now: the "
+        "scores below are measured anew."
+    )

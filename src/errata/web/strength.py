@@ -1,0 +1,70 @@
+"""How strongly a method writes: one setting of its own, turned up or down, and said in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from errata.methods import METHODS, settings_for
+from errata.model import EditableModel
+
+Strength = Literal["gentle", "normal", "strong"]
+STRENGTHS: tuple[Strength, ...] = ("gentle", "normal", "strong")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A setting that makes a method write more strongly."""
+
+    setting: str
+    factor: float
+    """By which it is multiplied for "strong", and divided for "gentle"."""
+    meaning: str
+
+
+KNOBS = (
+    Knob(
+        "covariance_weight",
+        0.25,
+        "how much all other text counts against the new facts: the less, the stronger",
+    ),
+    Knob("ridge", 0.25, "how much the size of the change counts against it: the less, the stronger"),
+    Knob("clamp", 2.0, "how far the model's inner value of a fact may move: the more, the stronger"),
+    Knob("learning_rate", 2.0, "how large each step of the training is: the larger, the stronger"),
+)
+"""The first one that a method has is its knob."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method with a strength, settled for a model."""
+
+    method: str
+    strength: Strength
+    settings: dict[str, object]
+    """Over the preset."""
+    words: str
+    """What it sets, in a sentence."""
+
+
+def choice(model: EditableModel, method: str, strength: Strength) -> Choice:
+    """What a strength means for a method on this model.
+
+    Raises:
+        UnknownSetting, SettingsError: no such method, or it has no preset that fits the model.
+    """
+    values, preset = settings_for(model, method, {})
+    names = {field.name for field in fields(METHODS[method].settings)}
+    knob = next((knob for knob in KNOBS if knob.setting in names), None)
+    base = f"It writes into layers {', '.join(map(str, values.layers))} (preset {preset.name})."
+    if knob is None:
+        return Choice(
+            method, strength, {}, f"{base} It has no setting for the strength: all three do the same."
+        )
+    usual = float(getattr(values, knob.setting))
+    if strength == "normal":
+        words = f"{base} Strength normal leaves {knob.setting} at {usual:g}. That is {knob.meaning}."
+        return Choice(method, strength, {}, words)
+    value = usual * (knob.factor if strength == "strong" else 1 / knob.factor)
+    words = f"{base} Strength {strength} sets {knob.setting} to {value:g} instead of {usual:g}. That is {knob.meaning}."
+    return Choice(method, strength, {knob.setting: value}, words)

@@ -74,22 +74,24 @@ def _in_order(groups: Iterable[tuple[str, list[Asked]]]) -> list[tuple[str, list
 
 @cache
 def _macros() -> Any:
-    made = Environment(
+    made: Any = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
-        "duration": progress.duration,
-        "tenth": lambda number: f"{number:.1f}",
-        "share": _share,
-        "visible": _visible,
-        "piece": _piece,
-        "in_order": _in_order,
-    }
-    made.globals |= {"KINDS": KINDS, "STAGES": STAGES}
+    made.filters.update(
+        {
+            "duration": progress.duration,
+            "tenth": "{:.1f}".format,
+            "share": _share,
+            "visible": _visible,
+            "piece": _piece,
+            "in_order": _in_order,
+        }
+    )
+    made.globals.update({"KINDS": KINDS, "STAGES": STAGES})
     return made.get_template(TEMPLATE).module
 
 

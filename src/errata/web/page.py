@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
+from gradio.themes import Base, Default
 
 from errata.facts import Fact
 from errata.methods import METHODS
@@ -29,11 +30,9 @@ STORAGE = "errata-web"
 Update = dict[Any, Any]
 
 
-def theme() -> gr.themes.Base:
+def theme() -> Base:
     """Gradio's plain theme with the fonts of the person's own system: nothing is fetched."""
-    return gr.themes.Default(
-        font=SYSTEM_FONTS, font_mono=MONO_FONTS, primary_hue="blue", secondary_hue="blue"
-    )
+    return Default(font=SYSTEM_FONTS, font_mono=MONO_FONTS, primary_hue="blue", secondary_hue="blue")
 
 
 def make_page(

@@ -52,10 +52,10 @@ def main() -> None:
             keep_in=arguments.output / name,
         )
         draw(axes, found.effects, vars(settings))
-        axes.set_title(f"{name}: {len(found.effects)} facts", fontsize=10)
+        axes.set_title(f"{name}: {len(found.effects)} facts", fontsize=10, pad=18)
         print(name, *(f"{group}: {peak(found.effects, group)}" for group in CURVES))
     panels[0][0].set_ylabel("average indirect effect")
-    panels[0][0].legend(frameon=False, fontsize=8, loc="center left")
+    panels[0][0].legend(frameon=False, fontsize=8, loc="upper left")
     figure.tight_layout()
     arguments.figure.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.figure, metadata={"Date": None})

@@ -328,14 +328,14 @@ def test_the_files_are_those_of_the_edits_that_are_there(session: Session) -> No
         }
 
 
-def test_a_dense_edit_has_no_adapter_and_says_why(session: Session) -> None:
+def test_an_edit_that_is_no_adapter_says_why(session: Session) -> None:
     space = session.workspace(None)
-    settings: dict[str, object] = {"layers": LAYERS, "epochs": 2}
+    settings: dict[str, object] = {"layers": LAYERS, "epochs": 2, "weights": "block"}
     done = session.edit(space, [Draft(FACTS[0])], Choice("finetune", "normal", settings, "")).wait()
     assert done.state == "done", done.message
     assert space.files is not None
     assert space.files.adapter is None
-    assert "too dense" in space.files.notes[0]
+    assert "There is no adapter of these edits" in space.files.notes[0]
 
 
 # --- strength ------------------------------------------------------------------------------------

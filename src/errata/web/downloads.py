@@ -34,12 +34,9 @@ def write_files(folder: Path, model: EditableModel, measured: Measured) -> Files
     except MissingExtra as error:
         adapter = None
         notes.append(str(error))
-    except EditError:
+    except EditError as error:
         adapter = None
-        notes.append(
-            "There is no adapter of these edits: the change of a weight is too dense for one. The command line writes "
-            "such an edit: errata edit with these facts, then errata export --format safetensors."
-        )
+        notes.append(f"There is no adapter of these edits. {error}")
     report: Path | None = folder / f"{name}-report.html"
     try:
         report.write_text(_report(model, measured), encoding="utf-8")

@@ -82,6 +82,7 @@ def _macros() -> Any:
         lstrip_blocks=True,
     )
     made.filters.update(
+<<<<<<< HEAD
         {
             "duration": progress.duration,
             "tenth": "{:.1f}".format,
@@ -92,6 +93,16 @@ def _macros() -> Any:
         }
     )
     made.globals.update({"KINDS": KINDS, "STAGES": STAGES})
+=======
+        duration=progress.duration,
+        tenth=lambda number: f"{number:.1f}",
+        share=_share,
+        visible=_visible,
+        piece=_piece,
+        in_order=_in_order,
+    )
+    made.globals.update(KINDS=KINDS, STAGES=STAGES)
+>>>>>>> issue8-web
     return made.get_template(TEMPLATE).module
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gradio as gr
 from gradio.themes import Base, Default
@@ -12,15 +12,13 @@ from gradio.themes import Base, Default
 from errata.facts import Fact
 from errata.methods import METHODS
 from errata.web import fragments
-from errata.web.forms import ARROW, FIELDS, Draft, FormError, draft_of, facts_of_file, is_empty, question_of
+from errata.web.forms import ARROW, FIELDS, Draft, FormError, draft_of, is_empty, question_of
 from errata.web.jobs import Job
+from errata.web.parts import file_of, html, shown, slot, stored_run
 from errata.web.session import Session, Workspace, title
 from errata.web.stored import Stored
 from errata.web.strength import STRENGTHS, Strength, choice
 
-CSS = Path(__file__).with_name("page.css")
-SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-MONO_FONTS = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 TICK = 0.4
 """Seconds between two looks at a job."""
 KEPT = (3_600, 7 * 86_400)
@@ -30,11 +28,14 @@ STORAGE = "errata-web"
 Update = dict[Any, Any]
 
 
+<<<<<<< HEAD
 def theme() -> Base:
     """Gradio's plain theme with the fonts of the person's own system: nothing is fetched."""
     return Default(font=SYSTEM_FONTS, font_mono=MONO_FONTS, primary_hue="blue", secondary_hue="blue")
 
 
+=======
+>>>>>>> issue8-web
 def make_page(
     session: Session | None, examples: Sequence[Fact] = (), stored: Stored | None = None
 ) -> gr.Blocks:
@@ -42,40 +43,11 @@ def make_page(
     name = session.model.name if session is not None else stored.title if stored is not None else ""
     with gr.Blocks(title=f"Errata: {name}", analytics_enabled=False, delete_cache=KEPT) as page:
         if stored is not None:
-            _stored_run(stored)
+            stored_run(stored)
         if session is not None:
             _Editor(session, examples).build(page)
     page.queue(default_concurrency_limit=None, api_open=False)
     return page
-
-
-def _html(**options: Any) -> gr.HTML:
-    """A place for a fragment, with no style or script of Gradio's own."""
-    return gr.HTML(js_on_load=None, apply_default_css=False, **options)
-
-
-def _slot() -> gr.HTML:
-    """The place of an error, beside its field."""
-    return _html(visible=False, elem_classes="er-slot")
-
-
-def _shown(text: str) -> Any:
-    return gr.update(value=text, visible=bool(text))
-
-
-def _stored_run(stored: Stored) -> None:
-    gr.Markdown("# Stored run", elem_classes="er-head")
-    _html(value=fragments.note(f"{stored.title}: {stored.about}"))
-    if stored.results is not None:
-        gr.Markdown("## Scores")
-        _html(value=fragments.scores(stored.results))
-        gr.Markdown("## Before and after")
-        _html(value=fragments.lines(stored.lines))
-    else:
-        gr.Markdown("## Table")
-        _html(value=fragments.grid(stored.columns, stored.rows))
-    for name, svg in stored.figures:
-        _html(value=fragments.figure(name, svg))
 
 
 class _Editor:
@@ -91,12 +63,12 @@ class _Editor:
         """Lay everything out, and connect it."""
         model = self.session.model
         gr.Markdown("# Errata", elem_classes="er-head")
-        _html(
-            value=fragments.note(
+        html(
+            fragments.note(
                 f"Correct what {model.name} says, and see what moved. Your edits are yours alone: others who use "
                 "this page do not see them."
             ),
-            elem_classes="er-plain",
+            classes="er-plain",
         )
         self.token = gr.BrowserState("", storage_key=STORAGE)
         self.timer = gr.Timer(TICK, active=False)
@@ -141,14 +113,14 @@ class _Editor:
             self.add = gr.Button("Add another fact", min_width=130)
             self.upload = gr.UploadButton("Upload a file of facts", min_width=130)
             self.clear = gr.Button("Remove all waiting", min_width=130, visible=False)
-        self.errors["file"] = _slot()
-        self.drafts = _html(visible=False)
+        self.errors["file"] = slot()
+        self.drafts = html(visible=False)
 
     def _field(self, name: str, label: str, example: str, lines: int = 1) -> None:
         self.fields[name] = gr.Textbox(
             label=label, placeholder=example, lines=lines, max_lines=max(lines, 6), elem_id=f"er-{name}"
         )
-        self.errors[name] = _slot()
+        self.errors[name] = slot()
 
     def _asking(self) -> None:
         gr.Markdown("## 2. What the model says")
@@ -159,11 +131,11 @@ class _Editor:
             max_lines=4,
             elem_id="er-question",
         )
-        self.errors["question"] = _slot()
+        self.errors["question"] = slot()
         with gr.Row():
             self.ask = gr.Button("Ask", min_width=130)
             self.ask_typed = gr.Button("Ask the question of the fact", min_width=130)
-        self.said = _html(visible=False, elem_classes="er-plain")
+        self.said = html(visible=False, classes="er-plain")
 
     def _method(self) -> None:
         gr.Markdown("## 3. Edit")
@@ -171,38 +143,38 @@ class _Editor:
             self.method = gr.Dropdown(list(METHODS), value="pmet", label="Method", min_width=110, scale=2)
             strengths = [(one.capitalize(), one) for one in STRENGTHS]
             self.strength = gr.Radio(strengths, value="normal", label="Strength", min_width=290, scale=4)
-        self.words = _html(value=self._words("pmet", "normal"), elem_classes="er-about")
+        self.words = html(self._words("pmet", "normal"), classes="er-about")
         with gr.Row():
             self.edit = gr.Button("Edit the model", variant="primary", min_width=130)
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, min_width=130)
-        self.errors["edit"] = _slot()
-        self.progress = _html(visible=False, elem_classes="er-plain")
+        self.errors["edit"] = slot()
+        self.progress = html(visible=False, classes="er-plain")
 
     def _outcome(self) -> None:
         with gr.Column(visible=False) as self.outcome:
             gr.Markdown("## 4. Before and after")
-            self.note = _slot()
-            self.lines = _html()
+            self.note = slot()
+            self.lines = html()
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=320):
                     gr.Markdown("## Scores")
-                    self.scores = _html()
+                    self.scores = html()
                 with gr.Column(min_width=320):
                     gr.Markdown("## Changed layers")
-                    self.bars = _html()
+                    self.bars = html()
             with gr.Row(equal_height=False):
                 with gr.Column(min_width=320):
                     gr.Markdown("## Your edits")
-                    self.made = _html()
+                    self.made = html()
                     self.chosen = gr.Radio([], label="Edit to take back")
                     self.undo = gr.Button("Undo this edit")
-                    self.errors["edits"] = _slot()
+                    self.errors["edits"] = slot()
                 with gr.Column(min_width=320):
                     gr.Markdown("## Take along")
                     self.adapter = gr.DownloadButton("Download the adapter (PEFT)")
                     self.report = gr.DownloadButton("Download the report")
                     self.facts_file = gr.DownloadButton("Download the facts")
-                    self.file_notes = _slot()
+                    self.file_notes = slot()
 
     # --- what happens ------------------------------------------------------------------------------
 
@@ -243,7 +215,7 @@ class _Editor:
     def _tick(self, token: str) -> Update:
         space = self.session.workspace(token)
         if space.busy and space.job is not None:
-            return {self.progress: _shown(fragments.progress_of(space.job.view()))}
+            return {self.progress: shown(fragments.progress_of(space.job.view()))}
         return self._state(space)
 
     def _state(self, space: Workspace) -> Update:
@@ -252,15 +224,15 @@ class _Editor:
         busy = view is not None and not view.over
         waiting = [draft.fact for draft in space.drafts]
         changes: Update = {
-            self.drafts: _shown(fragments.drafts(waiting) if waiting else ""),
+            self.drafts: shown(fragments.drafts(waiting) if waiting else ""),
             self.clear: gr.update(visible=bool(waiting) and not busy),
             self.edit: gr.update(interactive=not busy),
             self.cancel: gr.update(visible=busy),
-            self.progress: _shown("" if view is None else fragments.progress_of(view)),
+            self.progress: shown("" if view is None else fragments.progress_of(view)),
             self.timer: gr.Timer(active=busy),
-            self.said: _shown(fragments.says(space.compared) if space.compared else ""),
+            self.said: shown(fragments.says(space.compared) if space.compared else ""),
             self.undo: gr.update(interactive=not busy),
-            self.note: _shown(fragments.note(space.note) if space.note else ""),
+            self.note: shown(fragments.note(space.note) if space.note else ""),
             self.outcome: gr.update(visible=bool(space.edits) or bool(space.note)),
         }
         return {**changes, **({} if busy else self._results(space))}
@@ -275,10 +247,10 @@ class _Editor:
             self.made: fragments.made(space),
             self.chosen: gr.update(choices=edits, value=edits[-1][1] if edits else None, visible=bool(edits)),
             self.undo: gr.update(visible=bool(edits), interactive=True),
-            self.adapter: _file(None if files is None else files.adapter),
-            self.report: _file(None if files is None else files.report),
-            self.facts_file: _file(None if files is None else files.facts),
-            self.file_notes: _shown(
+            self.adapter: file_of(None if files is None else files.adapter),
+            self.report: file_of(None if files is None else files.report),
+            self.facts_file: file_of(None if files is None else files.facts),
+            self.file_notes: shown(
                 "" if files is None or not files.notes else fragments.note(" ".join(files.notes))
             ),
         }
@@ -288,7 +260,7 @@ class _Editor:
         told = {} if found is None else found.fields
         unfold = {self.more: gr.update(open=True)} if INSIDE & told.keys() else {}
         return unfold | {
-            slot: _shown(fragments.error(told[name]) if name in told else "")
+            slot: shown(fragments.error(told[name]) if name in told else "")
             for name, slot in self.errors.items()
         }
 
@@ -321,7 +293,7 @@ class _Editor:
     def _upload(self, token: str, path: str) -> Update:
         space = self.session.workspace(token)
         try:
-            self.session.add(space, facts_of_file(path, Path(path).name))
+            self.session.add(space, facts_offile_of(path, Path(path).name))
         except FormError as error:
             return self._errors(FormError({"file": "\n".join(error.fields.values())}))
         return {**self._errors(), **self._state(space)}
@@ -354,12 +326,12 @@ class _Editor:
         if view.state == "failed":
             yield self._errors(FormError({field: view.message}))
         else:
-            yield {self.said: _shown(fragments.says(space.compared) if space.compared else "")}
+            yield {self.said: shown(fragments.says(space.compared) if space.compared else "")}
 
     def _until_answered(self, job: Job) -> Generator[Update]:
         try:
             while not (view := job.wait(TICK)).over:
-                yield {self.said: _shown(fragments.progress_of(view))}
+                yield {self.said: shown(fragments.progress_of(view))}
         finally:
             job.cancel()  # does nothing to a job that is over; the person may have left
 
@@ -403,7 +375,3 @@ INSIDE = {"subject", "target_true", "paraphrases", "neighbors"}
 """Fields that are folded away at first."""
 ORDER = ("prompt", "target_new", "subject", "target_true", "paraphrases", "neighbors")
 assert sorted(ORDER) == sorted(FIELDS)
-
-
-def _file(path: Path | None) -> Any:
-    return gr.update(value=None if path is None else cast(Any, str(path)), interactive=path is not None)

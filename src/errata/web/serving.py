@@ -129,7 +129,7 @@ def make_app(
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from errata.web import page
+    from errata.web import page, parts
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if is_loopback(host):  # a page elsewhere whose name is made to point here is not answered
@@ -149,8 +149,8 @@ def make_app(
         mcp_server=False,
         pwa=False,
         enable_monitoring=False,
-        theme=page.theme(),
-        css_paths=page.CSS,
+        theme=parts.theme(),
+        css_paths=parts.CSS,
     )
 
 

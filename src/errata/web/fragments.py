@@ -82,27 +82,14 @@ def _macros() -> Any:
         lstrip_blocks=True,
     )
     made.filters.update(
-<<<<<<< HEAD
-        {
-            "duration": progress.duration,
-            "tenth": "{:.1f}".format,
-            "share": _share,
-            "visible": _visible,
-            "piece": _piece,
-            "in_order": _in_order,
-        }
-    )
-    made.globals.update({"KINDS": KINDS, "STAGES": STAGES})
-=======
         duration=progress.duration,
-        tenth=lambda number: f"{number:.1f}",
+        tenth="{:.1f}".format,
         share=_share,
         visible=_visible,
         piece=_piece,
         in_order=_in_order,
     )
     made.globals.update(KINDS=KINDS, STAGES=STAGES)
->>>>>>> issue8-web
     return made.get_template(TEMPLATE).module
 
 

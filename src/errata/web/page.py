@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.themes import Base, Default
 
 from errata.facts import Fact
 from errata.methods import METHODS
 from errata.web import fragments
-from errata.web.forms import ARROW, FIELDS, Draft, FormError, draft_of, is_empty, question_of
+from errata.web.forms import ARROW, FIELDS, Draft, FormError, draft_of, facts_of_file, is_empty, question_of
 from errata.web.jobs import Job
 from errata.web.parts import file_of, html, shown, slot, stored_run
 from errata.web.session import Session, Workspace, title
@@ -28,14 +27,6 @@ STORAGE = "errata-web"
 Update = dict[Any, Any]
 
 
-<<<<<<< HEAD
-def theme() -> Base:
-    """Gradio's plain theme with the fonts of the person's own system: nothing is fetched."""
-    return Default(font=SYSTEM_FONTS, font_mono=MONO_FONTS, primary_hue="blue", secondary_hue="blue")
-
-
-=======
->>>>>>> issue8-web
 def make_page(
     session: Session | None, examples: Sequence[Fact] = (), stored: Stored | None = None
 ) -> gr.Blocks:
@@ -293,7 +284,7 @@ class _Editor:
     def _upload(self, token: str, path: str) -> Update:
         space = self.session.workspace(token)
         try:
-            self.session.add(space, facts_offile_of(path, Path(path).name))
+            self.session.add(space, facts_of_file(path, Path(path).name))
         except FormError as error:
             return self._errors(FormError({"file": "\n".join(error.fields.values())}))
         return {**self._errors(), **self._state(space)}

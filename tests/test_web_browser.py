@@ -216,6 +216,19 @@ def test_bad_input_is_told_beside_its_field(visit: Any) -> None:
     assert person.page.locator(".er-error").count() == 1
 
 
+def test_a_file_of_facts_can_be_uploaded(visit: Any, tmp_path: Path) -> None:
+    person, good, bad = visit(), tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    errata.write_facts(good, [errata.Fact("The capital of {} is", name, "Oslo") for name in ("Peru", "Chad")])
+    bad.write_text("no facts", encoding="utf-8")
+    for file, seen in ((bad, "bad.jsonl cannot be used"), (good, "The capital of Chad is")):
+        with person.page.expect_file_chooser() as waiting:
+            person.button("Upload a file of facts").click()
+        waiting.value.set_files(file)
+        person.sees(seen)
+    person.button("Remove all waiting").click()
+    person.sees_not("The capital of Chad is")
+
+
 def test_what_is_typed_is_neither_run_nor_shown_as_html(visit: Any) -> None:
     person = visit()
     evil = (

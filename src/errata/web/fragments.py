@@ -74,22 +74,23 @@ def _in_order(groups: Iterable[tuple[str, list[Asked]]]) -> list[tuple[str, list
 
 @cache
 def _macros() -> Any:
-    made: Any = Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(
-        duration=progress.duration,
-        tenth="{:.1f}".format,
-        share=_share,
-        visible=_visible,
-        piece=_piece,
-        in_order=_in_order,
-    )
-    made.globals.update(KINDS=KINDS, STAGES=STAGES)
+    filters, names = cast("dict[str, Any]", made.filters), cast("dict[str, Any]", made.globals)
+    filters |= {
+        "duration": progress.duration,
+        "tenth": "{:.1f}".format,
+        "share": _share,
+        "visible": _visible,
+        "piece": _piece,
+        "in_order": _in_order,
+    }
+    names |= {"KINDS": KINDS, "STAGES": STAGES}
     return made.get_template(TEMPLATE).module
 
 

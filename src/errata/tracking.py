@@ -12,6 +12,7 @@ import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -147,9 +148,7 @@ class _Trackio:
     """A run of trackio: a file of this machine (under $TRACKIO_DIR) unless its own settings say otherwise."""
 
     def __init__(self, place: str, name: str) -> None:
-        import trackio
-
-        self._trackio: Any = trackio
+        trackio: Any = import_module("trackio")
         self._run: Any = trackio.init(project=place or PROJECT, name=name, embed=False)
 
     def settings(self, values: Mapping[str, object]) -> None:
@@ -166,8 +165,7 @@ class _Wandb:
     """A run of Weights & Biases; WANDB_MODE=offline keeps it on this machine."""
 
     def __init__(self, place: str, name: str) -> None:
-        import wandb
-
+        wandb: Any = import_module("wandb")
         self._run: Any = wandb.init(project=place or PROJECT, name=name)
         self._left: dict[int, dict[str, float]] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,16 @@ import gradio as gr
 from errata.facts import Fact
 from errata.methods import METHODS
 from errata.web import fragments
-from errata.web.forms import ARROW, FIELDS, Draft, FormError, draft_of, facts_of_file, is_empty, question_of
-from errata.web.jobs import Job
+from errata.web.forms import (
+    ARROW,
+    FIELDS,
+    Draft,
+    FormError,
+    draft_of,
+    facts_of_file,
+    is_empty,
+    question_of,
+)
 from errata.web.parts import file_of, html, shown, slot, stored_run
 from errata.web.session import Session, Workspace, title
 from errata.web.stored import Stored
@@ -20,6 +28,8 @@ from errata.web.strength import STRENGTHS, Strength, choice
 
 TICK = 0.4
 """Seconds between two looks at a job."""
+SOON = 1.5
+"""Seconds: an answer that takes no longer is waited for."""
 KEPT = (3_600, 7 * 86_400)
 """Seconds: how often Gradio's copies of files are looked through, and how old they may get; none outlives the page."""
 STORAGE = "errata-web"
@@ -183,7 +193,7 @@ class _Editor:
         self._on(self.add.click, self._add, [self.token, *typed], [*form, *state])
         self._on(self.upload.upload, self._upload, [self.token, self.upload], [*form, *state])
         self._on(self.clear.click, self._clear, [self.token], state)
-        asked = [self.said, self.question, *self.errors.values()]
+        asked = [self.said, self.timer, self.question, self.more, *self.errors.values()]
         for event in (self.ask.click, self.question.submit):
             self._on(event, self._ask, [self.token, self.question], asked)
         for event in (self.ask_typed.click, self.fields["prompt"].submit):
@@ -205,9 +215,11 @@ class _Editor:
 
     def _tick(self, token: str) -> Update:
         space = self.session.workspace(token)
-        if space.busy and space.job is not None:
-            return {self.progress: shown(fragments.progress_of(space.job.view()))}
-        return self._state(space)
+        if not space.waits:
+            return self._state(space)
+        view = None if space.job is None else space.job.view()
+        progress = shown("" if view is None else fragments.progress_of(view))
+        return {self.progress: progress, self.said: self._said(space)}
 
     def _state(self, space: Workspace) -> Update:
         """Everything that a workspace is, as the page shows it."""
@@ -220,8 +232,8 @@ class _Editor:
             self.edit: gr.update(interactive=not busy),
             self.cancel: gr.update(visible=busy),
             self.progress: shown("" if view is None else fragments.progress_of(view)),
-            self.timer: gr.Timer(active=busy),
-            self.said: shown(fragments.says(space.compared) if space.compared else ""),
+            self.timer: gr.Timer(active=space.waits),
+            self.said: self._said(space),
             self.undo: gr.update(interactive=not busy),
             self.note: shown(fragments.note(space.note) if space.note else ""),
             self.outcome: gr.update(visible=bool(space.edits) or bool(space.note)),
@@ -294,37 +306,37 @@ class _Editor:
         space.drafts = ()
         return self._state(space)
 
-    def _ask_typed(self, token: str, *texts: str) -> Generator[Update]:
+    def _ask_typed(self, token: str, *texts: str) -> Update:
         """Ask the question of the form; an error stands beside the form's own field."""
         typed = _typed(texts)
-        question = typed["prompt"].replace("{}", typed["subject"])
-        yield from self._asked(token, question, "prompt")
+        return self._asked(token, typed["prompt"].replace("{}", typed["subject"]), "prompt")
 
-    def _ask(self, token: str, question: str) -> Generator[Update]:
-        yield from self._asked(token, question, "question")
+    def _ask(self, token: str, question: str) -> Update:
+        return self._asked(token, question, "question")
 
-    def _asked(self, token: str, typed: str, field: str) -> Generator[Update]:
+    def _asked(self, token: str, typed: str, field: str) -> Update:
         space = self.session.workspace(token)
         try:
             question = question_of(typed)
         except FormError as error:
-            yield self._errors(FormError({field: error.fields["question"]}))
-            return
-        yield {**self._errors(), **({self.question: question} if field == "prompt" else {})}
-        job = self.session.ask(space, question)
-        yield from self._until_answered(job)
-        view = job.view()
+            return self._errors(FormError({field: error.fields["question"]}))
+        view = self.session.ask(space, question).wait(SOON)
         if view.state == "failed":
-            yield self._errors(FormError({field: view.message}))
-        else:
-            yield {self.said: shown(fragments.says(space.compared) if space.compared else "")}
+            return self._errors(FormError({field: view.message}))
+        own = {self.question: question} if field == "prompt" else {}
+        return {
+            **self._errors(),
+            **own,
+            self.said: self._said(space),
+            self.timer: gr.Timer(active=space.waits),
+        }
 
-    def _until_answered(self, job: Job) -> Generator[Update]:
-        try:
-            while not (view := job.wait(TICK)).over:
-                yield {self.said: shown(fragments.progress_of(view))}
-        finally:
-            job.cancel()  # does nothing to a job that is over; the person may have left
+    def _said(self, space: Workspace) -> Any:
+        """The answer to the question that was asked last, or how far it is."""
+        view = None if space.asking is None else space.asking.view()
+        if view is not None and view.state != "done":
+            return shown(fragments.progress_of(view))
+        return shown(fragments.says(space.compared) if space.compared else "")
 
     def _words(self, method: str, strength: Strength) -> str:
         return fragments.about(METHODS[method], choice(self.session.model, method, strength).words)

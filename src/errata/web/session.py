@@ -65,6 +65,8 @@ class Workspace:
     measured: Measured | None = None
     files: Files | None = None
     job: Job | None = None
+    """The last edit, or the taking back of one."""
+    asking: Job | None = None
     note: str = ""
     """What is to be known of the last work."""
     count: int = 0
@@ -76,6 +78,11 @@ class Workspace:
     def busy(self) -> bool:
         """Whether an edit, or the taking back of one, is waiting or running."""
         return self.job is not None and not self.job.view().over
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything of this person's is waiting or running."""
+        return self.busy or (self.asking is not None and not self.asking.view().over)
 
     def held(self, made: Made) -> int:
         """How many facts of an edit the model says now."""
@@ -105,8 +112,9 @@ class Session:
     def close(self) -> None:
         """Stop what runs, and remove everything from the disk."""
         for space in list(self._spaces.values()):
-            if space.job is not None:
-                space.job.cancel()
+            for job in (space.job, space.asking):
+                if job is not None:
+                    job.cancel()
         shutil.rmtree(self._root, ignore_errors=True)
 
     def workspace(self, token: str | None) -> Workspace:
@@ -214,7 +222,10 @@ class Session:
             with self._stoppable(job):
                 space.compared = self._compare(question, space.stack)
 
-        return Job(self.line, "Asking", work)
+        if space.asking is not None:
+            space.asking.cancel()  # does nothing to one that is over
+        space.asking = Job(self.line, "Your question", work)
+        return space.asking
 
     def _completed(self, drafts: Sequence[Draft]) -> list[Fact]:
         """The facts, with what the unedited model answers where a person left that open."""
@@ -277,7 +288,7 @@ class Session:
 
     def _forget(self) -> None:
         """Make room for one more workspace."""
-        for token in [token for token, space in self._spaces.items() if not space.busy]:
+        for token in [token for token, space in self._spaces.items() if not space.waits]:
             if len(self._spaces) < MOST_WORKSPACES:
                 return
             del self._spaces[token]

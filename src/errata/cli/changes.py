@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
+from errata.adapters import sites_of
 from errata.cli.tables import Change
 from errata.deltas import Delta
 from errata.edits import Edit
@@ -30,7 +31,7 @@ def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:
 
 def apply_and_compare(model: EditableModel, edit: Edit) -> float:
     """Apply the edit; returns how far rounding to the model's dtype moves the change, relative to its norm."""
-    sites = {path: model.site_at(path) for path in edit.deltas}
+    sites = sites_of(model, edit.deltas)
     before = {path: site.matrix.clone() for path, site in sites.items()}
     edit.apply(model)
     wrong, whole = 0.0, 0.0

@@ -285,7 +285,7 @@ class _Editor:
         }
         return {self.fields[name]: value for name, value in values.items()} | self._errors()
 
-    def _add(self, token: str, *texts: str) -> Update:
+    def _add(self, token: str, *texts: str | None) -> Update:
         space = self.session.workspace(token)
         try:
             self.session.add(space, [draft_of(_typed(texts))])
@@ -306,13 +306,13 @@ class _Editor:
         space.drafts = ()
         return self._state(space)
 
-    def _ask_typed(self, token: str, *texts: str) -> Update:
+    def _ask_typed(self, token: str, *texts: str | None) -> Update:
         """Ask the question of the form; an error stands beside the form's own field."""
         typed = _typed(texts)
         return self._asked(token, typed["prompt"].replace("{}", typed["subject"]), "prompt")
 
-    def _ask(self, token: str, question: str) -> Update:
-        return self._asked(token, question, "question")
+    def _ask(self, token: str, question: str | None) -> Update:
+        return self._asked(token, question or "", "question")
 
     def _asked(self, token: str, typed: str, field: str) -> Update:
         space = self.session.workspace(token)
@@ -341,7 +341,7 @@ class _Editor:
     def _words(self, method: str, strength: Strength) -> str:
         return fragments.about(METHODS[method], choice(self.session.model, method, strength).words)
 
-    def _edit(self, token: str, method: str, strength: Strength, *texts: str) -> Update:
+    def _edit(self, token: str, method: str, strength: Strength, *texts: str | None) -> Update:
         space, typed = self.session.workspace(token), _typed(texts)
         try:
             own: list[Draft] = [] if is_empty(typed) else [draft_of(typed)]
@@ -369,7 +369,7 @@ class _Editor:
         return {**self._errors(), **self._state(space)}
 
 
-def _typed(texts: Sequence[str]) -> dict[str, str]:
+def _typed(texts: Sequence[str | None]) -> dict[str, str]:
     """The form's values by field, in the order in which the page has its fields."""
     return dict(zip(ORDER, (text or "" for text in texts), strict=True))
 

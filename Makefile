@@ -21,7 +21,7 @@ demo: .venv/.installed
 	$(BIN)/errata demo
 
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: lint types reference test
 

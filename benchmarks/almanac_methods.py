@@ -242,13 +242,24 @@ def make(
     """The edit of a row."""
     timed = arguments.table in TABLES and TABLES[arguments.table].timed
     kept = arguments.output / (f"kept-{row.name}" if timed else "kept")
+    moments = getattr(arguments, "covariance", None)
     if row.strategy is None:
-        return errata.edit(model, facts, row.method, row.settings, seed=seed, preset=row.preset, keep_in=kept)
+        return errata.edit(
+            model,
+            facts,
+            row.method,
+            row.settings,
+            covariance=moments,
+            seed=seed,
+            preset=row.preset,
+            keep_in=kept,
+        )
     return errata.edit_in_steps(
         model,
         facts,
         row.method,
         row.settings,
+        covariance=moments,
         seed=seed,
         preset=row.preset,
         keep_in=kept,

@@ -5,6 +5,8 @@ Every table of the page stands between two comments; the first has the arguments
 
     <!-- table: ablations --edits 10 100 -->
     <!-- end -->
+
+Of docs/two-site.md, with `--program two_site.py`, the same; `models @NAME` is read from `--other NAME=DIR`.
 """
 
 import argparse
@@ -15,7 +17,6 @@ import sys
 from pathlib import Path
 
 TABLE = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
-PROGRAM = Path(__file__).with_name("almanac_methods.py")
 
 
 def main() -> None:
@@ -26,12 +27,19 @@ def main() -> None:
     parser.add_argument("page", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="the folder of almanac_methods.py")
     parser.add_argument("--development", type=Path, help="the same for runs on the development half")
+    parser.add_argument("--program", default="almanac_methods.py", help="whose tables they are")
+    parser.add_argument("--other", nargs="+", default=[], metavar="NAME=DIR")
     arguments = parser.parse_args()
+    others = dict(text.split("=", 1) for text in arguments.other)
+    program = Path(__file__).with_name(arguments.program)
 
     def filled(found: re.Match[str]) -> str:
         asked = shlex.split(found[2])
         folder = arguments.development if "development" in asked else arguments.output
-        command = [sys.executable, str(PROGRAM), *asked, "--output", str(folder), "--print"]
+        named = [word for word in asked if word.startswith("@")]
+        folder = others[named[0][1:]] if named else folder
+        words = [word for word in asked if word not in named]
+        command = [sys.executable, str(program), *words, "--output", str(folder), "--print"]
         table = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
         return f"{found[1]}\n{table}\n\n{found[3]}"
 

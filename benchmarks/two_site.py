@@ -23,9 +23,14 @@ from almanac_methods import line as scores_line
 
 import errata
 from errata import wording
+from errata.corpora import corpus_identity, embedded_corpus
+from errata.corpora import corpus_texts as read_corpus
+from errata.covariance import collect
 from errata.embedded import corpus_texts, world_facts
 from errata.embedded.tables import load_world
 from errata.facts import Fact
+from errata.model import EditableModel
+from errata.moments import moment_path
 from errata.preserving import with_edit_prompts, with_preserve_prompts
 from errata.results import load_results
 from errata.scores import score_records
@@ -35,6 +40,8 @@ from errata.strategies import Strategy
 Beside = Literal["file", "given", "foreign", "none"]
 PRESET = "almanac"
 """For every Almanac, however its folder is called."""
+TEXTS = 2000
+"""Of the corpus, for another Almanac's second moments: all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,7 @@ LATE = {
 """The same of the late site."""
 TWICE = Strategy(iterations=2, stop="never")
 TWO = two("two sites")
+AGAIN = replace(TWO, name="two sites, 2 iterations", strategy=TWICE)
 ABLATIONS = (
     TWO,
     other("the early write alone", "memit", **EARLY),
@@ -103,7 +111,7 @@ ABLATIONS = (
     two("late layers 8-9", late_layers="8-9"),
     two("late layers 5-9", late_layers="5-9"),
     two("late lambda 100", late_covariance_weight=100.0),
-    replace(TWO, name="2 iterations", strategy=TWICE),
+    AGAIN,
 )
 PROMPTS = (
     two("the prompt alone", beside="none"),
@@ -120,11 +128,11 @@ OTHERS = (
     other("FT local", "finetune", preset="local"),
     other("MEMIT, preserve", "memit", preserve="subject", preserve_weight=3.0),
 )
-MODELS = (TWO, *OTHERS[:2], OTHERS[-1], *ABLATIONS[1:4])
+MODELS = (TWO, AGAIN, *OTHERS[:2], OTHERS[-1], *ABLATIONS[1:4])
 TABLES: dict[str, tuple[tuple[Line, ...], tuple[int, ...]]] = {
     "ablations": (ABLATIONS, (100,)),
     "prompts": (PROMPTS, (1, 10, 100)),
-    "compare": ((TWO, *OTHERS), (1, 10, 100, 1000)),
+    "compare": ((TWO, AGAIN, *OTHERS), (1, 10, 100, 1000)),
     "models": (MODELS, (100,)),
 }
 
@@ -138,6 +146,7 @@ def main() -> None:
     folder = arguments.output / arguments.table
     if not arguments.print:
         model = errata.load(arguments.model)
+        arguments.covariance = moments_of(model, arguments)
         texts = corpus_texts(0, 50, held_out=True)
         for count in counts:
             for seed in arguments.seeds:
@@ -148,6 +157,19 @@ def main() -> None:
                             facts = prepared(drawn(arguments.half, count, seed, draw), one, seed)
                             run_cell(model, facts, one, seed, cell, False, arguments, texts)
     print(markdown(folder, lines, counts, arguments.seeds))
+
+
+def moments_of(model: EditableModel, arguments: argparse.Namespace) -> Path | None:
+    """Second moments of another Almanac, measured once over its corpus; the embedded one brings its own."""
+    if arguments.model == "almanac":
+        return None
+    folder = arguments.output / "moments"
+    sites = [model.site("ffn", layer) for layer in range(1, model.layers)]
+    if not moment_path(folder, sites[-1].path).exists():
+        corpus = str(embedded_corpus())
+        texts = read_corpus(corpus)
+        collect(model, sites, texts, folder=folder, corpus=corpus_identity(corpus), samples=TEXTS)
+    return folder
 
 
 def tried(arguments: argparse.Namespace) -> Line:

@@ -6,16 +6,18 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from safetensors import SafetensorError, safe_open
 
+from errata import processes
 from errata.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
-from errata.files import cache_root
-from errata.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, measure
+from errata.files import cache_root, locked, remove_parts
+from errata.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, in_main, measure
 from errata.loading import ALMANAC
 from errata.model import EditableModel, Site
 from errata.moments import FORMAT_VERSION, moment_path, save_tensors, write_moment
@@ -88,20 +90,34 @@ def ensure(
         CovarianceError: the corpus cannot be read, or what was measured is not finite.
     """
     folder = default_folder(model, recipe)
-    missing = [site for site in sites if not moment_path(folder, site.path).is_file()]
-    if missing:
-        collect(
-            model,
-            missing,
-            corpus_texts(recipe.corpus, recipe.column),
-            folder=folder,
-            corpus=corpus_identity(recipe.corpus, recipe.column),
-            samples=recipe.samples,
-            max_length=recipe.max_length,
-            replace=True,  # another process may finish the same sites meanwhile, with the same numbers
-            on_progress=on_progress,
-        )
+    if not processes.agreed([site.path for site in _missing(folder, sites)]):
+        return folder
+    with _alone_in(folder):
+        # Another run may have measured them meanwhile.
+        asked = processes.agreed([site.path for site in _missing(folder, sites)])
+        missing = [site for site in sites if site.path in asked]
+        if missing:
+            _collect(
+                model,
+                missing,
+                corpus_texts(recipe.corpus, recipe.column),
+                folder=folder,
+                corpus=corpus_identity(recipe.corpus, recipe.column),
+                samples=recipe.samples,
+                max_length=recipe.max_length,
+                replace=True,
+                on_progress=on_progress,
+            )
     return folder
+
+
+def _alone_in(folder: Path) -> AbstractContextManager[None]:
+    """The folder's lock; of a run of several processes the main one holds it."""
+    return locked(folder) if processes.is_main() else nullcontext()
+
+
+def _missing(folder: Path, sites: Sequence[Site]) -> list[Site]:
+    return [site for site in sites if not moment_path(folder, site.path).is_file()]
 
 
 def collect(
@@ -120,25 +136,68 @@ def collect(
     """Measure E[k k^T] of all sites in one pass over the texts, and store each in `folder`.
 
     A run that is killed goes on where it last saved when it is called again with the same arguments, and ends with
-    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`).
+    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`). Of two processes on one folder the
+    second waits.
 
     Raises:
         OutputExists: the folder has one of the sites already, and `replace` is false.
         CovarianceMismatch: an unfinished run with other arguments, or over other texts, lies in the folder.
         CovarianceError: the model is edited, there is no text, or the keys are not finite.
     """
+    with _alone_in(Path(folder)):
+        return _collect(
+            model,
+            sites,
+            texts,
+            folder=Path(folder),
+            corpus=corpus,
+            samples=samples,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            replace=replace,
+            on_progress=on_progress,
+        )
+
+
+def _collect(
+    model: EditableModel,
+    sites: Sequence[Site],
+    texts: Iterable[str],
+    *,
+    folder: Path,
+    corpus: str,
+    samples: int,
+    max_length: int,
+    batch_tokens: int = BATCH_TOKENS,
+    replace: bool,
+    on_progress: Progress,
+) -> list[Path]:
+    """`collect` for one who holds the folder's lock."""
+    if processes.is_main():
+        remove_parts(folder)
     details = _details(model, corpus, samples, min(max_length, model.max_length))
     partial = _Partial.of(folder, model, sites, {**details, "batch_tokens": str(batch_tokens)})
     if not replace and not partial.path.exists():
         _refuse_stored(folder, sites)
     limits = Limits(samples=samples, max_length=max_length, batch_tokens=batch_tokens)
-    sums = measure(model, sites, texts, limits, partial.load(), partial.save_when_due, on_progress)
+    sums = measure(model, sites, texts, limits, _start(partial), partial.save_when_due, on_progress)
+    sums = in_main(model, sites, sums)
     details.update(texts=str(sums.texts), texts_sha256=sums.digest)
-    written = [
-        write_moment(folder, model, site, sums.moment(site.path), sums.tokens, details) for site in sites
-    ]
-    partial.path.unlink(missing_ok=True)
-    return written
+    if processes.is_main():
+        for site in sites:
+            write_moment(folder, model, site, sums.moment(site.path), sums.tokens, details)
+        partial.path.unlink(missing_ok=True)
+    processes.barrier()
+    return [moment_path(folder, site.path) for site in sites]
+
+
+def _start(partial: "_Partial") -> Sums | None:
+    """What an unfinished run left: all of it in the main process, in the others which texts that was."""
+    sums = partial.load() if processes.is_main() else None
+    told = processes.agreed(None if sums is None else [sums.texts, sums.digest])
+    if sums is None and told is not None:
+        return Sums(texts=cast(int, told[0]), digest=cast(str, told[1]))
+    return sums
 
 
 def _details(model: EditableModel, corpus: str, samples: int, length: int) -> dict[str, str]:
@@ -154,6 +213,8 @@ class _Partial:
     path: Path
     recipe: Mapping[str, str]
     due: float
+    model: EditableModel
+    sites: tuple[Site, ...]
 
     @classmethod
     def of(
@@ -166,7 +227,9 @@ class _Partial:
         names = " ".join(site.path for site in sites)
         name = hashlib.sha256(names.encode()).hexdigest()[:8]
         recipe = {**details, "format": str(FORMAT_VERSION), "fingerprint": model.fingerprint, "sites": names}
-        return cls(Path(folder) / f"{name}.partial", recipe, time.monotonic() + SAVE_SECONDS)
+        return cls(
+            Path(folder) / f"{name}.partial", recipe, time.monotonic() + SAVE_SECONDS, model, tuple(sites)
+        )
 
     def load(self) -> Sums | None:
         """What an earlier run with these very arguments left behind."""
@@ -188,7 +251,10 @@ class _Partial:
     def save_when_due(self, sums: Sums) -> None:
         """Save, unless that was done a short while ago."""
         begun = time.monotonic()
-        if begun < self.due:
+        if not processes.agreed(begun >= self.due):
+            return
+        sums = in_main(self.model, self.sites, sums)
+        if not processes.is_main():
             return
         header = {
             "recipe": json.dumps(dict(self.recipe)),

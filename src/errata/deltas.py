@@ -87,7 +87,7 @@ def check_finite(deltas: Mapping[str, Delta]) -> None:
 
 def write_delta(site: Site, delta: Delta) -> None:
     """W <- W + Delta, added in the wider of the two precisions and rounded to the weight's dtype once."""
-    change = delta.matrix.to(site.weight.device)
+    change = delta.matrix.to(site.held().weight.device)
     precise = torch.promote_types(site.weight.dtype, change.dtype)
     with torch.no_grad():
         site.matrix.copy_((site.matrix.to(precise) + change).to(site.weight.dtype))
@@ -96,7 +96,7 @@ def write_delta(site: Site, delta: Delta) -> None:
 @contextmanager
 def written_back(site: Site) -> Generator[None]:
     """Whatever happens inside, the site's weight is afterwards what it was before, bit for bit."""
-    backup = site.weight.detach().clone()
+    backup = site.held().weight.detach().clone()
     try:
         yield
     finally:

@@ -186,7 +186,7 @@ class _Group:
         count, layer = int(batch.fact.max()) + 1, settings.layers[-1]
         site = model.site("ffn", layer)
         precise = torch.promote_types(site.weight.dtype, torch.float32)
-        zeros = torch.zeros(count, site.d_out, dtype=precise, device=site.weight.device)
+        zeros = torch.zeros(count, site.d_out, dtype=precise, device=site.device)
         entry = layer + 1 if settings.optimise == ("block",) else layer
         return cls(
             model=model,

@@ -6,7 +6,7 @@ not `edit.py`: the public function is called `errata.edit` (docs/decisions).
 
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,21 +14,22 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from errata.adapters import Cut, check_peft, cut, cut_notes, sites_of, write_adapter
-from errata.cards import ABOUT, Card, exported
+from errata.cards import Card, exported
 from errata.deltas import Delta, check_finite, write_delta
+from errata.edit_folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
 from errata.facts import Fact, fact_from_json
 from errata.files import atomic_folder
 from errata.loading import load_without_weights
 from errata.model import EditableModel, Site
+from errata.wording import kind, short
 
 FORMAT = 1
 """The version of the folder's layout."""
-WEIGHTS = "edit.safetensors"
 
 SettingValue = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None
 
@@ -87,7 +88,7 @@ class Edit:
         self._check(model)
         unedited = model.fingerprint
         sites = sites_of(model, self.deltas)
-        backups = {path: site.weight.detach().clone() for path, site in sites.items()}
+        backups = {path: site.held().weight.detach().clone() for path, site in sites.items()}
         try:
             for path, delta in self.deltas.items():
                 write_delta(sites[path], delta)
@@ -267,31 +268,15 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
     Raises:
         EditError: the folder is not an edit, or a file of it is damaged or does not fit the other.
     """
-    about_file, weights_file = Path(folder) / ABOUT, Path(folder) / WEIGHTS
-    for file in (about_file, weights_file):
-        if not file.is_file():
-            raise EditError(
-                f"{folder} is not an edit: it has no {file.name}. Give the folder that `errata edit` wrote."
-            )
+    about_file, weights_file = (own_file(Path(folder), name) for name in (ABOUT, WEIGHTS))
     about = _read_about(about_file)
-    _check_about(about, about_file)
-    try:
-        tensors = load_file(weights_file)
-    except (SafetensorError, OSError) as error:
-        raise EditError(
-            f"{weights_file} is cut off or damaged: {error}. Copy or make the edit again."
-        ) from error
     try:
         shapes = {path: tuple(change["shape"]) for path, change in about.pop("changes").items()}
-        deltas = {path: _read_delta(path, shape, tensors, weights_file) for path, shape in shapes.items()}
+        deltas = read_deltas(weights_file, shapes)
     except EditError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise EditError(_unlike(about_file, str(error))) from error
-    if tensors:
-        raise EditError(
-            f"{weights_file} holds {next(iter(tensors))!r}, which {about_file.name} does not name."
-        )
+        raise EditError(_unlike(about_file, str(error)[:LONGEST_REASON])) from error
     return _edit_of(deltas, about, about_file)
 
 
@@ -302,16 +287,26 @@ def edit_described(deltas: Mapping[str, Delta], file: Path) -> Edit:
         EditError: the file is damaged.
     """
     about = _read_about(file)
-    _check_about(about, file)
     del about["changes"]
     return _edit_of(deltas, about, file)
+
+
+def _read_about(file: Path) -> dict[str, Any]:
+    """All of `edit.json` but its format, each field of the right kind."""
+    about = read_json(file)
+    if about.pop("format", None) != FORMAT:
+        raise EditError(f"{file} is not an edit of format {FORMAT}, which this version of Errata reads.")
+    _check_about(about, file)
+    return about
 
 
 def _edit_of(deltas: Mapping[str, Delta], about: dict[str, Any], about_file: Path) -> Edit:
     """The edit from what is left of `edit.json` once its changes are read."""
     try:
         facts = tuple(fact_from_json(row) for row in about.pop("facts"))
-        dropped = tuple(Dropped(fact_from_json(row["fact"]), row["reason"]) for row in about.pop("dropped"))
+        dropped = tuple(
+            Dropped(fact_from_json(row["fact"]), str(row["reason"])) for row in about.pop("dropped")
+        )
         measured = about.pop("measured")
         history = tuple(
             {name: _setting(value) for name, value in write.items()} for write in about.pop("history")
@@ -323,18 +318,8 @@ def _edit_of(deltas: Mapping[str, Delta], about: dict[str, Any], about_file: Pat
         )
         origin = EditOrigin(contexts=contexts, settings=settings, strategy=strategy, **about)
     except (ErrataError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise EditError(_unlike(about_file, str(error))) from error
+        raise EditError(_unlike(about_file, str(error)[:LONGEST_REASON])) from error
     return Edit(deltas, facts, origin, dropped, measured, history)
-
-
-def _read_about(file: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise EditError(f"{file} is not readable JSON: {error}. Copy or make the edit again.") from error
-    if not isinstance(about, dict) or cast("dict[str, Any]", about).pop("format", None) != FORMAT:
-        raise EditError(f"{file} is not an edit of format {FORMAT}, which this version of Errata reads.")
-    return cast("dict[str, Any]", about)
 
 
 FIELDS: Mapping[str, tuple[type, ...]] = {
@@ -347,17 +332,50 @@ FIELDS: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
 }
 """What `edit.json` holds besides its format."""
+LONGEST_REASON = 500
+SETTING = (bool, int, float, str, list, type(None))
+MEMBERS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("settings", "strategy"), SETTING),
+    **dict.fromkeys(("changes", "facts", "dropped", "history"), (dict,)),
+    **dict.fromkeys(("versions", "contexts"), (str,)),
+    "measured": (int, float),
+}
+"""What the members of those fields are."""
 
 
 def _check_about(about: Mapping[str, object], file: Path) -> None:
     for name, kinds in FIELDS.items():
         if name not in about:
             raise EditError(_unlike(file, f"it has no {name!r}"))
-        if not isinstance(about[name], kinds):
-            raise EditError(_unlike(file, f"{name!r} is {about[name]!r}"))
+        _check_kind(about[name], kinds, name, file)
     for name in about:
         if name not in FIELDS:
-            raise EditError(_unlike(file, f"it has {name!r}, which this version of Errata does not know"))
+            raise EditError(
+                _unlike(file, f"it has {short(name)}, which this version of Errata does not know")
+            )
+    for name, kinds in MEMBERS.items():
+        for member in _members(about[name]):
+            _check_kind(member, kinds, f"a member of {name}", file)
+    for write in cast("list[object]", about["history"]):
+        for value in _members(write):
+            _check_kind(value, SETTING, "a member of history's members", file)
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value).values()
+    return cast("list[object]", value)
+
+
+def _check_kind(value: object, kinds: tuple[type, ...], name: str, file: Path) -> None:
+    if not isinstance(value, kinds):
+        raise EditError(_unlike(file, f"{name} is {kind(value)}"))
+    if isinstance(value, list) and kinds is SETTING and not all(map(_is_scalar, cast("list[object]", value))):
+        raise EditError(_unlike(file, f"{name} has lists or objects inside a list"))
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, bool | int | float | str)
 
 
 def _unlike(file: Path, why: str) -> str:
@@ -367,19 +385,3 @@ def _unlike(file: Path, why: str) -> str:
 def _setting(value: SettingValue | list[int] | list[float] | list[str]) -> SettingValue:
     """JSON has lists only; a setting of several values is a tuple."""
     return cast(SettingValue, tuple(value)) if isinstance(value, list) else value
-
-
-def _read_delta(path: str, shape: tuple[int, ...], tensors: dict[str, Tensor], file: Path) -> Delta:
-    """Take a path's tensors out of the file, and check that they are finite and make up the shape."""
-    parts = {name: tensors.pop(f"{path}.{name}", None) for name in ("left", "right", "dense")}
-    there = {name: part for name, part in parts.items() if part is not None}
-    if set(there) not in ({"left", "right"}, {"dense"}) or any(part.ndim != 2 for part in there.values()):
-        raise EditError(f"{file} does not hold {path}.left and {path}.right, or {path}.dense, as matrices.")
-    if any(not part.is_floating_point() or not bool(part.isfinite().all()) for part in there.values()):
-        raise EditError(f"{file} holds numbers for {path} that are infinite or not a number.")
-    if "left" in there and there["left"].shape[1] != there["right"].shape[0]:
-        raise EditError(f"{file}: the factors of {path} do not fit each other.")
-    delta = Delta(parts["left"], parts["right"], parts["dense"])
-    if delta.shape != shape:
-        raise EditError(f"{file} changes {path} as {delta.shape}, but {ABOUT} says {shape}.")
-    return delta

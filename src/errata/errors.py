@@ -25,6 +25,7 @@
     |   `-- NotApplied                       there is nothing to revert, or not in this order
     |-- EditorError (ValueError)             a trained editor cannot be used
     |-- ResultsError (ValueError)            a file of results cannot be read
+    |-- ProcessLost (ConnectionError)        another process of a run of several has ended
     |-- MissingExtra (ImportError)           a package that this needs is not installed
     `-- OutputExists (FileExistsError)       the output is there already
 
@@ -130,6 +131,10 @@ class EditorError(ErrataError, ValueError):
 
 class ResultsError(ErrataError, ValueError):
     """A file of results is missing, cut off, damaged, or of a later version."""
+
+
+class ProcessLost(ErrataError, ConnectionError):
+    """Another process of a run of several (`torchrun`) has ended before its time."""
 
 
 class MissingExtra(ErrataError, ImportError):

@@ -51,7 +51,7 @@ class Factors:
         Raises:
             CovarianceMissing, CovarianceMismatch, CovarianceError: as `read_moment`.
         """
-        if site.weight.device.type != "cpu":
+        if site.device.type != "cpu":
             return None
         digest = self._digest(site)
         kept = _kept(site, digest, ridge)

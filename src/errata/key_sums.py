@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from errata import processes
 from errata.errors import CovarianceError, CovarianceMismatch
-from errata.model import Change, EditableModel, Site, StopForward, Tokens
+from errata.model import Change, EditableModel, Site, StopForward, Tokens, solving_device
 from errata.progress import Progress, silent
 from errata.prompts import TOKENS_IN_CACHE, pad
 
@@ -62,6 +63,8 @@ def measure(
 ) -> Sums:
     """Sum k k^T of all sites over the first texts that are not empty; `start` is what was summed before.
 
+    Of several processes each runs its share of the batches. What it sums is its own, `start` too, until `in_main`.
+
     Raises:
         CovarianceError: the model is edited, there is no text, or the keys are not finite.
         CovarianceMismatch: the first texts are not those that `start` was summed over.
@@ -73,21 +76,39 @@ def measure(
     products: dict[str, Tensor] = {}
     for window in _windows(model, source, limits):
         done = sums.texts
-        for batch in _batches([document.ids for document in window], limits.batch_tokens):
+        batches = list(_batches([document.ids for document in window], limits.batch_tokens))
+        for batch in processes.share(batches):
             for piece in _batches(batch, TOKENS_IN_CACHE.get(model.device.type, limits.batch_tokens)):
                 _add_piece(model, sites, pad(piece, model), sums, products)
             _add_products(sums, products)
-            done += len(batch)
-            on_progress(STAGE, done, limits.samples)
+            done += len(batch) * processes.count()
+            on_progress(STAGE, min(done, limits.samples), limits.samples)
         sums.texts += len(window)
         for document in window:
             sums.digest = _chained(sums.digest, document.text)
         _check_finite(model, sums)
         if after_window is not None:
             after_window(sums)
-    if not sums.tokens:
+    if not sums.texts:
         raise CovarianceError("The corpus holds no text, so there is nothing to measure. Give another one.")
     on_progress(STAGE, sums.texts, sums.texts)
+    return sums
+
+
+def in_main(model: EditableModel, sites: Sequence[Site], sums: Sums) -> Sums:
+    """The sums of all processes in the main one; the others begin again with none. One process's are as they were."""
+    if processes.count() == 1:
+        return sums
+    for site in sites:
+        if site.path not in sums.totals:
+            device = solving_device(site.device)
+            precise = (
+                torch.float64 if device.type == "cpu" else torch.promote_types(model.dtype, torch.float32)
+            )
+            sums.totals[site.path] = torch.zeros(site.d_in, site.d_in, dtype=precise, device=device)
+        processes.sum_in_main(sums.totals[site.path])
+    tokens = sum(processes.gather(sums.tokens))
+    sums.tokens = tokens if processes.is_main() else 0
     return sums
 
 
@@ -100,7 +121,7 @@ class _Document:
 def _windows(model: EditableModel, texts: Iterator[str], limits: Limits) -> Iterator[list[_Document]]:
     """Documents in groups of some batches' tokens: where they are cut depends on the texts alone."""
     length = min(limits.max_length, model.max_length)
-    size = WINDOW_BATCHES * limits.batch_tokens
+    size = WINDOW_BATCHES * limits.batch_tokens * processes.count()
     window: list[_Document] = []
     held = 0
     while chunk := list(islice(texts, TOKENISED_AT_ONCE)):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from errata import wording
+from errata import processes, wording
 from errata.errors import SettingsError
 from errata.facts import Fact
 from errata.model import EditableModel, Site, solving_device
@@ -239,8 +239,12 @@ class KeyStreams:
     template come together, as they share the tokens before their subjects.
     """
 
-    def __init__(self, prompts: KeyPrompts, top: int, share: bool | None = None) -> None:
+    def __init__(
+        self, prompts: KeyPrompts, top: int, share: bool | None = None, all_together: bool = False
+    ) -> None:
         """`top` is the block in which, or at the end of which, current values are read.
+
+        `all_together`: the processes of a run of several share the facts, and each reads what all have found.
 
         `share`: whether rows share the tokens with which they begin; by default in every dtype but float64. There every
         digit counts, and some families compute attention in float32 all the same: split, it is rounded differently.
@@ -250,9 +254,12 @@ class KeyStreams:
         self._contexts = len(prompts.contexts)
         self._top = top
         site = self._model.site("ffn", top)
-        self._device = solving_device(site.weight.device)
+        self._device = solving_device(site.device)
         order = sorted(range(prompts.facts), key=lambda index: prompts.of_facts[index].prompt)
+        self._all_together = all_together and processes.count() > 1
         size = max(1, min(CHUNK, ELEMENTS // site.d_in))
+        self._rounds = -(-len(order[:: processes.count()]) // size)
+        order = processes.share(order) if self._all_together else order
         self._chunks = [tuple(order[start : start + size]) for start in range(0, len(order), size)]
         self._batches: list[RowBatch] = []
         self._of_chunk: list[list[tuple[int, bool]]] = []
@@ -261,10 +268,27 @@ class KeyStreams:
             rows = prompts.rows_of(chunk)
             self._of_chunk.append(self._plan(rows))
             self._facts_of.append(_facts_of(rows))
-        self._streams = Streams(self._model, self._batches, budget_on(self._device))
+        self._streams = Streams(self._model, self._batches, budget_on(self._device)) if order else None
 
     def read(self, site: Site, value: str | None, average: KeyAverage) -> Iterator[KeysSeen]:
         """Every fact's key at a site and the output of the module at `value` (zeros without one), chunk by chunk."""
+        own = self._read_own(site, value, average)
+        if not self._all_together:
+            yield from own
+            return
+        for _ in range(self._rounds):
+            seen = next(own, None)
+            tensors = {} if seen is None else {"keys": seen.keys, "current": seen.current}
+            facts = processes.gather(() if seen is None else seen.facts)
+            for numbers, found in zip(facts, processes.gather_tensors(tensors), strict=True):
+                if numbers:
+                    keys, current = found["keys"].to(self._device), found["current"].to(self._device)
+                    yield KeysSeen(tuple(numbers), keys, current)
+
+    def _read_own(self, site: Site, value: str | None, average: KeyAverage) -> Iterator[KeysSeen]:
+        """What this process reads itself."""
+        if self._streams is None:
+            return
         for facts, batches, owners in zip(self._chunks, self._of_chunk, self._facts_of, strict=True):
             weights = row_weights(owners, self._contexts, average).to(self._device)
             owner = owners.to(self._device)

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
+from errata import processes
 from errata.architectures import Architecture, architecture_for
 from errata.errors import CheckpointError, ModelError, UnknownArchitecture
 from errata.model import EditableModel
@@ -53,6 +54,7 @@ def load(
         ModelError: the dtype or the device cannot be, the tokenizer has no offsets, or the weights are quantized.
     """
     name = str(id_or_path)
+    device = processes.own_device(str(device)) if device is not None else None
     _check_device(device, device_map)
     folder = _local_folder(name)
     if folder is not None:
@@ -67,6 +69,18 @@ def load(
         cast(nn.Module, model).to(torch.device(device))
     revision = cast("str | None", getattr(model.config, "_commit_hash", None))
     return _frozen(model, tokenizer, architecture, name, revision)
+
+
+def read_config(id_or_path: str | os.PathLike[str]) -> PretrainedConfig:
+    """The configuration alone of what `load` would load.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+        UnknownArchitecture: transformers does not know the family.
+    """
+    name = str(id_or_path)
+    folder = _local_folder(name)
+    return _read_config(name if folder is None else str(folder), name)
 
 
 def from_parts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> EditableModel:
@@ -125,6 +139,11 @@ def _frozen(
 
 def _check_device(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> None:
     """Say now what would fail after minutes of loading."""
+    if device_map is not None and processes.count() > 1:
+        raise ModelError(
+            f"device_map={device_map!r} spreads one model over all devices, and each of {processes.count()} processes "
+            "holds a whole one. Start one process, or leave device_map out."
+        )
     if device is None:
         return
     if device_map is not None:

@@ -1,6 +1,7 @@
 """How many facts go through the Optimization stage at once: as many as fit what memory is free, within limits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import psutil
 import torch
@@ -35,20 +36,40 @@ def bytes_of_fact(model: EditableModel, rows: Sequence[EncodedRow], layer: int) 
     every earlier token its keys and values. And the logits where they are read.
     """
     site = model.site("ffn", layer)
-    size, wide = site.weight.element_size(), max(4, site.weight.element_size())
-    above = max(1, model.layers - layer)
-    behind = sum(len(row.text.ids) - row.lookup for row in rows)
-    before = sum(row.lookup for row in rows)
-    reads = sum(len(row.text.target) + 1 for row in rows)
-    activations = behind * above * (12 * site.d_out + 4 * site.d_in) * size
-    cache = before * above * 2 * site.d_out * size
-    return activations + cache + LOGIT_COPIES * reads * len(model.tokenizer) * wide
+    held = Held(
+        above=max(1, model.layers - layer),
+        behind=sum(len(row.text.ids) - row.lookup for row in rows),
+        before=sum(row.lookup for row in rows),
+        reads=sum(len(row.text.target) + 1 for row in rows),
+    )
+    return bytes_held(held, site.d_out, site.d_in, len(model.tokenizer), site.weight.element_size())
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of one fact: blocks above the value, tokens from the lookup position on and before it, places that are read."""
+
+    above: int
+    behind: int
+    before: int
+    reads: int
+
+
+def bytes_held(held: Held, d_model: int, d_in: int, vocabulary: int, size: int) -> int:
+    """The same from a model's shape alone; `size` is that of a weight in bytes."""
+    activations = held.behind * held.above * (12 * d_model + 4 * d_in) * size
+    cache = held.before * held.above * 2 * d_model * size
+    return activations + cache + LOGIT_COPIES * held.reads * vocabulary * max(4, size)
 
 
 def facts_at_once(
-    model: EditableModel, rows_of: Sequence[Sequence[EncodedRow]], layer: int, workers: int = 1
+    model: EditableModel,
+    rows_of: Sequence[Sequence[EncodedRow]],
+    layer: int,
+    workers: int = 1,
+    processes: int = 1,
 ) -> int:
-    """How many a batch holds where `workers` batches run side by side.
+    """How many a batch holds where `workers` batches run side by side in each of `processes` processes.
 
     A power of two, so that a little more or less of free memory gives the same batches, and so the same bytes."""
     if not rows_of:
@@ -56,6 +77,7 @@ def facts_at_once(
     largest = max(bytes_of_fact(model, rows, layer) for rows in rows_of)
     device = model.device
     budget = min(SHARE * free_memory(device), ENOUGH.get(device.type, ENOUGH_ELSEWHERE))
-    fitting = max(1, int(budget / workers / largest))
+    sharing = workers if device.type == "cuda" else workers * processes
+    fitting = max(1, int(budget / sharing / largest))
     share = MOST if workers == 1 else -(-len(rows_of) // workers)
     return min(MOST, 1 << (fitting.bit_length() - 1), 1 << (share - 1).bit_length())

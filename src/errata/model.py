@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from errata.architectures import Architecture
 from errata.errors import LayerOutOfRange
 from errata.fingerprint import fingerprint_of
+from errata.offload import device_of, hold, stored
 
 Where = Literal["input", "output"]
 Change = Callable[[Tensor], Tensor | None]
@@ -52,6 +53,20 @@ class Site:
     def weight(self) -> nn.Parameter:
         """The parameter as it is stored, in the module's own orientation."""
         return cast(nn.Parameter, getattr(self.module, self.parameter))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the map runs; with parts of the model offloaded, its weight need not lie there."""
+        return device_of(self.module, self.parameter)
+
+    def held(self) -> "Site":
+        """The site with its weight in memory on its device from now on, to be changed in place.
+
+        Raises:
+            ModelError: the weight is nowhere.
+        """
+        hold(self.module)
+        return self
 
     @property
     def transposed(self) -> bool:
@@ -118,7 +133,7 @@ class EditableModel:
     @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the embeddings."""
-        return cast(Tensor, self.model.get_submodule(self.architecture.embeddings).weight).device
+        return device_of(self.model.get_submodule(self.architecture.embeddings))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,7 +167,12 @@ class EditableModel:
 
     def measure_fingerprint(self) -> str:
         """A digest of the weights as they stand now."""
-        return fingerprint_of(self.model.named_parameters())
+        return fingerprint_of((name, self._stored(name)) for name, _ in self.model.named_parameters())
+
+    def _stored(self, name: str) -> Tensor:
+        """A parameter wherever it lies."""
+        owner, _, parameter = name.rpartition(".")
+        return stored(self.model.get_submodule(owner), parameter)
 
     def check_layer(self, layer: int) -> None:
         """Raise `LayerOutOfRange` unless the model has block `layer`."""

@@ -100,7 +100,7 @@ def read_moment(
         )
     check_moment(moment, site, model, str(path))
     moment = moment.to(torch.float64)
-    return (moment + moment.T).div_(2).to(solving_device(site.weight.device))
+    return (moment + moment.T).div_(2).to(solving_device(site.device))
 
 
 def belongs(folder: str | os.PathLike[str], model: EditableModel, site: Site) -> StoredMoment:

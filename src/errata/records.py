@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import zip_longest
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,9 @@ KINDS = (
     "its neighbor-assisted subsets (prompt, ground_truth, locality ...)",
     "zsRE (src, answers ...)",
 )
+
+MOST_BYTES = 2**30
+"""Of a file of facts, unpacked: ten times all that were published. A small gzip file can hold any number of them."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,14 @@ def published_row(record: Mapping[str, object], index: int) -> Row | None:
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _GZIP = b"\x1f\x8b"
+_TOO_LARGE = f"holds more than {MOST_BYTES >> 20} MB, unpacked. Split it into several files."
 
 
 def _read_text(path: Path) -> tuple[str, str | None]:
     """The file's text, or why there is none."""
     try:
+        if path.stat().st_size > MOST_BYTES:
+            return "", _TOO_LARGE
         data = path.read_bytes()
     except FileNotFoundError:
         return "", "does not exist. Check the path."
@@ -91,9 +98,12 @@ def _read_text(path: Path) -> tuple[str, str | None]:
         return "", f"cannot be opened: {error.strerror}."
     if data.startswith(_GZIP):
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=BytesIO(data)) as unpacked:
+                data = unpacked.read(MOST_BYTES + 1)
         except (EOFError, OSError, zlib.error):
             return "", "is a gzip file that is damaged or ends too early. Download or pack it again."
+        if len(data) > MOST_BYTES:
+            return "", _TOO_LARGE
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:

@@ -49,8 +49,13 @@ class Shelf:
             self._held[place] = tensor
             return
         file = cast(BufferedRandom, self._file)
-        file.seek(self._filed[place][0])
-        file.write(_bytes(tensor.cpu().contiguous()).data)
+        try:
+            file.seek(self._filed[place][0])
+            file.write(_bytes(tensor.cpu().contiguous()).data)
+            file.flush()
+        except OSError as error:
+            why = f"{error.strerror}. Free some space there, or set TMPDIR to another folder"
+            raise OSError(error.errno, why, tempfile.gettempdir()) from error
 
     def get(self, place: int) -> Tensor | None:
         """What was put there last, or None."""

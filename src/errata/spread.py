@@ -7,6 +7,7 @@ alg. 1). Nothing here outlives the call: the weights are put back, and the updat
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from errata import processes
 from errata.deltas import Delta, write_delta, written_back
 from errata.errors import CovarianceError, SettingsError
 from errata.factors import ridged
@@ -138,15 +140,15 @@ def spread(
     deltas: dict[str, Delta] = {}
     ordered = sorted(writes, key=lambda write: write.kind)
     with model.about_to_change(), ExitStack() as changed:
-        streams = KeyStreams(prompts, max(layers))
-        kept_streams = KeyStreams(preserved, max(layers)) if preserved else None
+        streams = KeyStreams(prompts, max(layers), all_together=True)
+        kept_streams = KeyStreams(preserved, max(layers), all_together=True) if preserved else None
         for number, layer in enumerate(sorted(layers)):
             share = SHARES[settings.spread](len(layers) - number)
             for write in ordered:
                 site = model.site(write.kind, layer)
                 seen = streams.read(site, write.path, settings.key_average)
                 kept = _preserved(kept_streams, site, settings)
-                delta = _update(site, write, seen, kept, prompts.facts, share, solver, steps)
+                delta = _update_of_main(site, write, seen, kept, prompts.facts, share, solver, steps)
                 changed.enter_context(written_back(site))
                 write_delta(site, delta)
                 deltas[site.path] = delta
@@ -164,6 +166,25 @@ def _preserved(
     return torch.cat(parts) * math.sqrt(settings.preserve_key_weight)
 
 
+def _update_of_main(
+    site: Site,
+    write: Write,
+    seen: Iterable[KeysSeen],
+    kept: Float[Tensor, "kept d_in"] | None,
+    facts: int,
+    share: float,
+    solver: Solver,
+    steps: dict[str, SpreadStep] | None,
+) -> Delta:
+    """`_update`, of several processes in the main one alone: all write the very same change."""
+    if not processes.is_main():
+        deque(seen, maxlen=0)
+    made = processes.tensors_of_main(
+        lambda: _update(site, write, seen, kept, facts, share, solver, steps).tensors
+    )
+    return Delta(made.get("left"), made.get("right"), made.get("dense"))
+
+
 def _update(
     site: Site,
     write: Write,
@@ -177,14 +198,16 @@ def _update(
     """The update of one site. Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
     rows = facts + (0 if kept is None else len(kept))
     if isinstance(solver, SumsSolver) and rows > THIN * min(site.d_out, site.d_in) and steps is None:
-        device = solving_device(site.weight.device)
+        device = solving_device(site.device)
         key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
         cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
         for part in seen:
             residual = write.value[list(part.facts)].to(part.current) - part.current
-            key_sum.addmm_(part.keys.T, part.keys)
-            cross.addmm_(residual.T, part.keys, alpha=1 / share)
+            keys = part.keys.to(key_sum)
+            key_sum.addmm_(keys.T, keys)
+            cross.addmm_(residual.to(cross).T, keys, alpha=1 / share)
         if kept is not None:
+            kept = kept.to(key_sum)
             key_sum.addmm_(kept.T, kept)
         _check_read(site, key_sum, cross)
         return solver.solve_sums(cross, key_sum, site)

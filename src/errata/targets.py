@@ -15,6 +15,7 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
 
+from errata import processes
 from errata.descent import Outcome, Place, TargetSettings, Trace, Unedited, optimize_batch
 from errata.errors import OutOfMemory
 from errata.facts import Fact
@@ -33,6 +34,7 @@ from errata.prompts import (
     rewrite_rows,
 )
 from errata.side_by_side import side_by_side, workers_for
+from errata.target_shares import gather_outcomes
 
 logger = logging.getLogger(__name__)
 
@@ -113,23 +115,31 @@ def optimize_targets(
     for row in encoded:
         rows_of[row.row.fact].append(row)
     outcomes: dict[int, Outcome] = dict(known or {})
-    open_facts = [index for index in range(len(facts)) if index not in outcomes]
-    lengths = [max(len(row.text.ids) for row in rows_of[index]) for index in open_facts]
+    length_of = [max(len(row.text.ids) for row in rows) for rows in rows_of]
+    all_open = sorted(
+        (index for index in range(len(facts)) if index not in outcomes), key=lambda i: (length_of[i], i)
+    )
+    open_facts = sorted(processes.share(all_open))
+    lengths = [length_of[index] for index in open_facts]
     rows_open = [rows_of[index] for index in open_facts]
     workers = 1 if settings.preserves else workers_for(model, len(open_facts))
-    at_once = facts_at_once(model, rows_open, settings.layers[-1], workers)
+    at_once = facts_at_once(model, rows_open, settings.layers[-1], workers, processes.count())
     groups = [[open_facts[position] for position in group] for group in by_length(lengths, at_once)]
 
     def work(own: EditableModel, group: list[int]) -> list[Outcome] | None:
         rows = [row for index in group for row in rows_of[index]]
         return _within_memory(own, rows, settings, relax, record_deltas, unedited)
 
+    def finished(group: Sequence[int], found: Sequence[Outcome]) -> None:
+        outcomes.update(zip(group, found, strict=True))
+        left = len(open_facts) - sum(index in outcomes for index in open_facts)
+        on_progress("optimization", max(0, len(facts) - processes.count() * left), len(facts))
+
     def kept(group: list[int]) -> bool:
         found = keeper.load([facts[index] for index in group]) if keeper else None
         if found is None:
             return False
-        outcomes.update(zip(group, found, strict=True))
-        on_progress("optimization", len(outcomes), len(facts))
+        finished(group, found)
         return True
 
     with side_by_side(model, min(workers, max(1, len(groups))), work) as run:
@@ -141,9 +151,9 @@ def optimize_targets(
                     continue
                 if keeper:
                     keeper.save([facts[index] for index in group], found)
-                outcomes.update(zip(group, found, strict=True))
-                on_progress("optimization", len(outcomes), len(facts))
+                finished(group, found)
             groups = smaller
+    outcomes |= gather_outcomes({index: outcomes[index] for index in open_facts}, settings.optimise)
     return Targets.of([outcomes[index] for index in range(len(facts))], settings.optimise)
 
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
+from errata.adapters import sites_of
 from errata.cli.tables import Change
+from errata.deltas import Delta
 from errata.edits import Edit
 from errata.loading import ALMANAC, almanac_folder
 from errata.model import EditableModel, Site
@@ -20,8 +22,8 @@ def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:
             path=path,
             shape=delta.shape,
             rank=delta.rank,
-            norm=_square(delta.matrix) ** 0.5,
-            weight_norm=_square(sites[path].weight) ** 0.5 if path in sites else None,
+            norm=_norm(delta),
+            weight_norm=_square(sites[path].held().weight) ** 0.5 if path in sites else None,
         )
         for path, delta in edit.deltas.items()
     ]
@@ -29,7 +31,7 @@ def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:
 
 def apply_and_compare(model: EditableModel, edit: Edit) -> float:
     """Apply the edit; returns how far rounding to the model's dtype moves the change, relative to its norm."""
-    sites = {path: model.site_at(path) for path in edit.deltas}
+    sites = sites_of(model, edit.deltas)
     before = {path: site.matrix.clone() for path, site in sites.items()}
     edit.apply(model)
     wrong, whole = 0.0, 0.0
@@ -54,6 +56,14 @@ def _sites(model: EditableModel, edit: Edit) -> dict[str, Site]:
     """The sites that an edit changes, by path."""
     sites = [model.site(kind, layer) for kind in ("ffn", "attention") for layer in range(model.layers)]
     return {site.path: site for site in sites if site.path in edit.deltas}
+
+
+def _norm(delta: Delta) -> float:
+    """The Frobenius norm; of factors without their product: |LR|^2 = sum(L^T L * R R^T)."""
+    if delta.dense is not None:
+        return _square(delta.dense) ** 0.5
+    left, right = delta.tensors["left"].double(), delta.tensors["right"].double()
+    return max(0.0, float(((left.T @ left) * (right @ right.T)).sum())) ** 0.5
 
 
 def _square(matrix: Tensor) -> float:

@@ -13,7 +13,7 @@ from errata.cli import options
 from errata.cli.inputs import load_model
 from errata.cli.tables import table
 from errata.cli.terminal import Terminal, session
-from errata.errors import CovarianceMissing
+from errata.errors import CovarianceMissing, ProcessLost
 from errata.settings import build
 
 COLLECT_EPILOG = options.examples(
@@ -69,7 +69,7 @@ def collect(
     as_json: options.Json = False,
 ) -> None:
     """Measure the second moments of MODEL's keys, all layers in one pass; stopped, it goes on when called again."""
-    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+    with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
         chosen = None if layers is None else build(Layers, {"layers": layers}).layers
         loaded = load_model(terminal, model, dtype, device, device_map)
         from errata.cli import measuring
@@ -79,8 +79,9 @@ def collect(
         try:
             with terminal.progress("Reading the corpus") as on_progress:
                 folder = measuring.collect(loaded, sites, recipe, output, on_progress)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("What is done is kept: the same command goes on from there.") from None
+        except (KeyboardInterrupt, ProcessLost) as stop:
+            told = f"{stop} What is done is kept: the same command goes on from there.".lstrip()
+            raise type(stop)(told) from None
         _report(terminal, folder)
 
 

@@ -15,9 +15,10 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import drawing, options, preparing, repeating
+from errata.cli import drawing, inputs, options, preparing, repeating
+from errata.cli import evaluate as evaluating
 from errata.cli.bars import duration
-from errata.cli.inputs import check_output, load_model, read_contexts
+from errata.cli.inputs import check_output, check_tracker, load_model, read_contexts
 from errata.cli.tables import (
     change_table,
     counted,
@@ -27,8 +28,9 @@ from errata.cli.tables import (
     scores_json,
     scores_measured,
 )
-from errata.cli.terminal import Terminal, session
-from errata.files import atomic_file
+from errata.cli.terminal import Terminal, is_main, session
+from errata.errors import ProcessLost
+from errata.files import atomic_file, cache_root
 from errata.results import FILE, Results
 from errata.settings import load_presets, parse_assignments
 
@@ -96,6 +98,7 @@ def edit(
         bool,
         typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
     ] = False,
+    track: options.Track = None,
     data_dir: drawing.DataDir = None,
     sample: drawing.Sample = None,
     trial: drawing.Trial = 1,
@@ -107,8 +110,9 @@ def edit(
     as_json: options.Json = False,
 ) -> None:
     """Find the change of weights that makes MODEL say the facts, and write it to a folder. MODEL stays as it is."""
-    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+    with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
         check_output(output)
+        check_tracker(track)
         load_presets(method)
         given = parse_assignments(settings or [])
         prefixes = read_contexts(contexts)
@@ -139,9 +143,11 @@ def edit(
         )
         seconds = time.monotonic() - began
         found = replace(found, measured={"seconds": round(seconds, 3)})
-        found.save(output)
-        prepared.keep(output)
+        if is_main():
+            found.save(output)
+            prepared.keep(output)
         results = _measure(terminal, loaded, asked, found, output) if evaluate else None
+        inputs.track(track, output.name, found, results)
         _report(terminal, loaded, found, results, prepared.file(facts, output), output, prepared.told(read))
 
 
@@ -160,8 +166,6 @@ def _find(
     strategy: errata.Strategy | None,
 ) -> errata.Edit:
     """`errata.edit` with progress; when it is stopped, the message tells what is kept."""
-    from errata.covariance import cache_root
-
     kept = cache_root() / KEPT
     try:
         with terminal.progress(f"Editing {model.name}") as on_progress:
@@ -178,10 +182,10 @@ def _find(
                 keep_in=kept,
                 on_progress=on_progress,
             )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{output} was not written. What is finished (second moments, values of facts) is kept under "
-            f"{kept.parent}: the same command goes on from there."
+    except (KeyboardInterrupt, ProcessLost) as stop:
+        raise type(stop)(
+            f"{stop} {output} was not written. What is finished (second moments, values of facts) is kept under "
+            f"{kept.parent}: the same command goes on from there.".lstrip()
         ) from None
 
 
@@ -195,11 +199,14 @@ def _measure(
     """Evaluate an edit that is saved already, and add what was measured to its folder. Facts left out count too."""
     try:
         with terminal.progress("Evaluating") as on_progress:
-            results = errata.evaluate(model, facts, found, on_progress=on_progress)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"The edit is in {output}; it was not evaluated.") from None
-    results.save(output / FILE)
-    keep_measured(found, results, output)
+            results = errata.evaluate(
+                model, facts, found, on_progress=on_progress, keep_in=cache_root() / evaluating.KEPT
+            )
+    except (KeyboardInterrupt, ProcessLost) as stop:
+        raise type(stop)(f"{stop} The edit is in {output}; it was not evaluated.".lstrip()) from None
+    if is_main():
+        results.save(output / FILE)
+        keep_measured(found, results, output)
     return results
 
 

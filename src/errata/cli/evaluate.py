@@ -9,15 +9,17 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import downstream, drawing, options
-from errata.cli.inputs import check_extra, check_output, load_model
+from errata.cli import downstream, drawing, inputs, options
+from errata.cli.inputs import check_extra, check_output, check_tracker, load_model
 from errata.cli.tables import counted, score_blocks, scores_json
-from errata.cli.terminal import session
-from errata.files import atomic_file
+from errata.cli.terminal import is_main, session
+from errata.files import atomic_file, cache_root
 
 if TYPE_CHECKING:
     from errata.evaluation.references import References
 
+KEPT = "evaluations"
+"""The folder in the cache where finished batches are kept until the evaluation is done."""
 EPILOG = options.examples(
     "errata evaluate almanac --facts facts.jsonl --edit my-edit",
     "errata evaluate my-model --facts facts.jsonl --output my-results --report my-results.html",
@@ -74,6 +76,7 @@ def evaluate(
             "world.",
         ),
     ] = None,
+    track: options.Track = None,
     data_dir: drawing.DataDir = None,
     sample: drawing.Sample = None,
     trial: drawing.Trial = 1,
@@ -88,12 +91,13 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Ask MODEL the facts, their paraphrases and neighbors, and tell the scores: before and after EDIT, if given."""
-    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+    with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
         for place in (output, report):
             if place is not None:
                 check_output(place)
         if report is not None:
             check_extra()
+        check_tracker(track)
         asked = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
         found = None if edit is None else errata.load_edit(edit)
         known = _references(model, references) if fluency or references is not None else None
@@ -112,7 +116,10 @@ def evaluate(
                 references=known,
                 texts=texts,
                 seed=seed,
+                keep_in=cache_root() / KEPT,
             )
+        if not is_main():
+            return
         with_edit = "" if edit is None else f" with {edit}"
         terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))
         for block in score_blocks(results):
@@ -128,6 +135,7 @@ def evaluate(
                 f"The edit has {counted(len(found.facts), 'fact')}, and {results.settings['edit_facts_asked']} of them "
                 "were asked: the scores say nothing about the others."
             )
+        inputs.track(track, edit.name if edit is not None else Path(loaded.name).name, found, results)
         if output is not None:
             saved = results.save(output)
             if ran is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import errata
 from errata.cli.terminal import Terminal
 from errata.errors import ModelError, SettingsError
 from errata.files import refuse_existing
+
+logger = logging.getLogger(__name__)
 
 
 def load_model(
@@ -78,6 +81,37 @@ def check_output(path: Path) -> None:
         raise PermissionError(
             f"{path} cannot be written: no permission to write to {above}. Name another output."
         )
+
+
+def check_tracker(where: str | None) -> None:
+    """Raise before hours of work where nothing could be logged.
+
+    Raises:
+        SettingsError: there is no such tracker.
+        MissingExtra: its package is not installed.
+    """
+    if where is not None:
+        from errata.tracking import check
+
+        check(where)
+
+
+def track(
+    where: str | None, name: str, edit: errata.Edit | None = None, results: errata.Results | None = None
+) -> None:
+    """Log an edit and results where `--track` says; what goes wrong there is a warning, as the work is done."""
+    if where is None:
+        return
+    from errata.tracking import Tracker
+
+    try:
+        with Tracker.of(where, name) as tracker:
+            if edit is not None:
+                tracker.edit(edit)
+            if results is not None:
+                tracker.results(results)
+    except Exception as error:
+        logger.warning("Nothing, or not all, was logged to %s: %s", where, error)
 
 
 def check_extra() -> None:

@@ -47,6 +47,14 @@ DeviceMap = Annotated[
         rich_help_panel=LOADING,
     ),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="Log settings, writes and scores to trackio, wandb (or trackio:PROJECT, wandb:PROJECT) or "
+        "tensorboard:DIR. Extra: track.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.", rich_help_panel=EVERYWHERE)]
 Quiet = Annotated[
     bool,

@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import random
+import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from io import StringIO
 from typing import NoReturn
 
 import typer
@@ -17,7 +19,8 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from errata.cli.bars import Bars, Lines
-from errata.errors import ErrataError
+from errata.errors import ErrataError, ProcessLost
+from errata.files import WRITING
 from errata.progress import Progress, silent
 
 DONE, PROBLEMS, BAD_INPUT, SYSTEM, STOPPED = 0, 1, 2, 3, 130
@@ -29,6 +32,8 @@ EXIT_CODES = {
     STOPPED: "stopped with Ctrl-C; nothing half-written is left behind",
 }
 """docs/cli.md and `errata --help` show these."""
+MAIN_SPEAKS = 2.0
+"""Seconds that another process waits for the main one to tell of an error first."""
 PIPE_WIDTH = 100
 """Columns of what is printed into a file or a pipe."""
 
@@ -73,28 +78,82 @@ class Terminal:
 
 
 @contextmanager
-def session(*, seed: int, quiet: bool, as_json: bool) -> Generator[Terminal, None, None]:
+def session(
+    *, seed: int, quiet: bool, as_json: bool, together: bool = False
+) -> Generator[Terminal, None, None]:
     """The terminal of one command. Errors inside become a message on stderr and an exit code.
+
+    Of several processes that torchrun has started one alone speaks; with `together` the others help it
+    (`errata.processes`), otherwise they end at once.
 
     Raises:
         typer.Exit: with one of `EXIT_CODES`.
     """
     random.seed(seed)
-    terminal = Terminal(_console(stderr=False), _console(stderr=True), quiet, as_json)
-    with _warnings_shown(terminal.err):
+    helping = _helping()
+    if helping and not together:
+        raise typer.Exit(DONE)
+    out = Console(file=StringIO()) if helping else _console(stderr=False)
+    terminal = Terminal(out, _console(stderr=True), quiet or helping > 0, as_json)
+    with _warnings_shown(terminal.err, logging.ERROR if helping else logging.WARNING):
         try:
-            yield terminal
+            with _joined(together):
+                yield terminal
         except KeyboardInterrupt as stop:
+            if helping:
+                raise typer.Exit(STOPPED) from None
             terminal.err.print(Text(f"Stopped. {stop}".strip(), style="yellow"), soft_wrap=True)
             raise typer.Exit(STOPPED) from None
+        except ProcessLost as error:
+            _fail(terminal.err, f"{_who(helping)}{str(error) if not helping else 'stops as well.'}", SYSTEM)
         except ErrataError as error:
-            _fail(terminal.err, str(error), BAD_INPUT)
+            _wait_for_main(helping)
+            _fail(terminal.err, f"{_who(helping)}{error}", BAD_INPUT)
         except BrokenPipeError:
             raise
         except Exception as error:
             if not is_system_failure(error):
                 raise
-            _fail(terminal.err, _system_message(error), SYSTEM)
+            _wait_for_main(helping)
+            _fail(terminal.err, f"{_who(helping)}{_system_message(error)}", SYSTEM)
+
+
+def is_main() -> bool:
+    """Whether this process writes files: of several the first, of one that one."""
+    return not _helping()
+
+
+def _helping() -> int:
+    """The number of this process among those that torchrun has started."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
+def _joined(together: bool) -> AbstractContextManager[None]:
+    """Inside, the processes that torchrun has started share their work."""
+    if not together or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return nullcontext()
+    from errata.processes import joined
+
+    return joined()
+
+
+def _who(helping: int) -> str:
+    return f"Process {helping}: " if helping else ""
+
+
+def _wait_for_main(helping: int) -> None:
+    """What is wrong with the input the main process says alone: torchrun then ends the others.
+
+    Raises:
+        typer.Exit: this process was told to end.
+    """
+    if not helping:
+        return
+    from errata.processes import told_to_end
+
+    time.sleep(MAIN_SPEAKS)
+    if told_to_end():
+        raise typer.Exit(BAD_INPUT)
 
 
 def is_system_failure(error: Exception) -> bool:
@@ -120,9 +179,9 @@ def no_warnings() -> Generator[None, None, None]:
 
 
 @contextmanager
-def _warnings_shown(err: Console) -> Generator[None, None, None]:
+def _warnings_shown(err: Console, level: int) -> Generator[None, None, None]:
     """What the library logs goes to stderr, above the progress bars."""
-    handler = RichHandler(logging.WARNING, err, show_time=False, show_path=False, highlighter=None)
+    handler = RichHandler(level, err, show_time=False, show_path=False, highlighter=None)
     logger = logging.getLogger("errata")
     logger.addHandler(handler)
     try:
@@ -145,6 +204,8 @@ def _fail(err: Console, message: str, code: int) -> NoReturn:
 
 def _system_message(error: Exception) -> str:
     text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in WRITING and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. Is the disk full, or write-protected?"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
             f"Out of memory ({text.splitlines()[0]}). Load the model in half precision (--dtype bfloat16), spread it "

@@ -5,13 +5,16 @@ itself. The outcome is a `Results` of raw answers; `errata.scores` computes ever
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 
 from errata.edits import Edit
 from errata.errors import FactError
 from errata.evaluation.fluency import writings
 from errata.evaluation.generation import continuations, continue_texts
+from errata.evaluation.journal import Journal
 from errata.evaluation.perplexity import measure_texts
 from errata.evaluation.prefixes import with_prefixed
 from errata.evaluation.probabilities import Plan, make_plan, measure
@@ -42,6 +45,7 @@ def evaluate(
     references: References | None = None,
     texts: Sequence[str] = (),
     seed: int = 0,
+    keep_in: str | os.PathLike[str] | None = None,
 ) -> Results:
     """Ask the model everything that the facts let one ask (METHODS "Evaluation").
 
@@ -51,7 +55,8 @@ def evaluate(
     `generate=False` leaves out the greedy answers, `trustworthy=False` the prompts behind a prefix and the reversed and
     two-hop questions. `fluency=True` lets the model also write 100 tokens after each generation prompt, sampled with
     the seed; `references` are what consistency compares these with (default: the facts' own reference_texts, with
-    statistics of them). `texts` are plain texts whose perplexity is measured.
+    statistics of them). `texts` are plain texts whose perplexity is measured. Finished batches are kept in the folder
+    `keep_in`, if given, until the evaluation is done: one that was killed goes on from them, with the same numbers.
 
     Raises:
         PromptTooLong: a question does not fit the model; the message names the fact and the field.
@@ -63,7 +68,8 @@ def evaluate(
     if not facts:
         raise FactError("There are no facts to evaluate. Give at least one.")
     exam = _exam(model, facts, edit, trustworthy, on_progress)
-    exam = replace(exam, generate=generate, texts=texts, seed=seed)
+    journal = Journal() if keep_in is None else Journal.of(Path(keep_in), model)
+    exam = replace(exam, generate=generate, texts=texts, seed=seed, journal=journal)
     if fluency:
         exam = replace(exam, fluency=True, references=references or references_of(facts))
     settings = {**_settings(model, exam), "trustworthy": trustworthy, "edit_facts_asked": _asked(facts, edit)}
@@ -75,10 +81,12 @@ def evaluate(
     else:
         before, read["before"] = exam.run("before")
         with edit.applied(model):
+            journal.enter(edit)
             after, read["after"] = exam.run("after")
     records = [
         _record(sheet.fact, one, other) for sheet, one, other in zip(exam.sheets, before, after, strict=True)
     ]
+    journal.close()
     described = None if edit is None else _describe(edit)
     return Results(
         tuple(records), model.name, model.revision, described, settings, read if exam.texts else {}
@@ -98,17 +106,23 @@ class _Exam:
     references: References | None = None
     texts: Sequence[str] = ()
     seed: int = 0
+    journal: Journal = field(default_factory=Journal)
 
     def run(self, phase: str) -> tuple[list[Outcomes], tuple[PlainText, ...]]:
         """The outcomes of every fact, and of the plain texts, with the weights as they are now."""
-        answers = measure(self.model, self.plan, f"probabilities {phase}", self.on_progress)
+        answers = measure(
+            self.model, self.plan, f"probabilities {phase}", self.on_progress, journal=self.journal
+        )
         said: Sequence[Continuation | None] = [None] * len(self.sheets)
         if self.generate:
-            said = continuations(self.model, self.sheets, f"generation {phase}", self.on_progress)
+            stage = f"generation {phase}"
+            said = continuations(self.model, self.sheets, stage, self.on_progress, journal=self.journal)
         written: Sequence[Writing | None] = [None] * len(self.sheets)
         if self.fluency:
             stage = f"texts {phase}"
-            written = writings(self.model, self.sheets, self.references, self.seed, stage, self.on_progress)
+            written = writings(
+                self.model, self.sheets, self.references, self.seed, stage, self.on_progress, self.journal
+            )
         outcomes = [
             _outcomes(sheet, answers, one, other)
             for sheet, one, other in zip(self.sheets, said, written, strict=True)
@@ -178,9 +192,7 @@ def _settings(model: EditableModel, exam: _Exam) -> dict[str, object]:
 
 def _describe(edit: Edit) -> dict[str, object]:
     """What tells the edit from others, in the types of JSON."""
-    origin: dict[str, object] = {
-        field.name: getattr(edit.origin, field.name) for field in fields(edit.origin)
-    }
+    origin: dict[str, object] = {part.name: getattr(edit.origin, part.name) for part in fields(edit.origin)}
     counts = {"facts": len(edit.facts), "dropped": len(edit.dropped)}
     described: dict[str, object] = json.loads(json.dumps({**origin, **counts}, default=dict))
     return described

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -20,7 +21,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
+from errata import processes
 from errata.errors import SettingsError
+from errata.evaluation.journal import Journal
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.evaluation.references import References
@@ -69,6 +72,7 @@ def writings(
     seed: int = 0,
     stage: str = "texts",
     on_progress: Progress = silent,
+    journal: Journal | None = None,
 ) -> list[Writing | None]:
     """What the model writes after the generation prompts of each fact; None for a fact without any.
 
@@ -80,7 +84,8 @@ def writings(
     for sheet in sheets:
         where = f"{sheet.name}, generation_prompts"
         prompts += [encode_at(model, prompt, None, where).ids for prompt in sheet.fact.generation_prompts]
-    written = iter(sample_tokens(model, prompts, seed, stage=stage, on_progress=on_progress))
+    drawn = sample_tokens(model, prompts, seed, stage=stage, on_progress=on_progress, journal=journal)
+    written = iter(drawn)
     found: list[Writing | None] = []
     for sheet in sheets:
         asked = sheet.fact.generation_prompts
@@ -104,22 +109,28 @@ def sample_tokens(
     stage: str = "texts",
     on_progress: Progress = silent,
     tokens_at_once: int = TOKENS_AT_ONCE,
+    journal: Journal | None = None,
 ) -> list[tuple[int, ...]]:
     """`length` tokens after each prompt, each drawn from the `top_k` likeliest, never a special one.
 
     A text ends early only where the context is full or the output is not a number.
     """
-    written: list[tuple[int, ...]] = [()] * len(prompts)
+    written: dict[int, tuple[int, ...]] = {}
+    journal = journal or Journal()
     done = 0
-    for group in _groups(prompts, length, tokens_at_once):
+    own = sorted(processes.share(sorted(range(len(prompts)), key=lambda index: len(prompts[index]))))
+    for places in _groups([prompts[index] for index in own], length, tokens_at_once):
+        group = [own[place] for place in places]
         draws = torch.stack([_stream(seed, index, length) for index in group])
-        for index, tokens in zip(
-            group, _sample(model, [prompts[i] for i in group], draws, top_k), strict=True
-        ):
-            written[index] = tokens
+        mine = [prompts[index] for index in group]
+        job = ["sample", mine, group, seed, length, top_k]
+        found = journal.recall(job, partial(_sample, model, mine, draws, top_k))
+        for index, tokens in zip(group, cast("list[list[int]]", found), strict=True):
+            written[index] = tuple(tokens)
         done += len(group)
-        on_progress(stage, done, len(prompts))
-    return written
+        on_progress(stage, done, len(own))
+    written = processes.gather_shares(written)
+    return [tuple(written[index]) for index in range(len(prompts))]
 
 
 def _stream(seed: int, index: int, length: int) -> Float[Tensor, " length"]:

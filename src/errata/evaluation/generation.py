@@ -6,6 +6,7 @@ at a time, its prompt's next one or its own. So nothing is padded and no row see
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -13,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
+from errata import processes
+from errata.evaluation.journal import Journal
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.model import EditableModel
@@ -44,6 +47,7 @@ def continuations(
     stage: str = "generation",
     on_progress: Progress = silent,
     tokens_at_once: int = TOKENS_AT_ONCE,
+    journal: Journal | None = None,
 ) -> list[Continuation]:
     """What the model says after the prompt of every fact, in two tokens more at least than target_new has there.
 
@@ -58,7 +62,7 @@ def continuations(
         targets.append(encode_at(model, question, sheet.fact.target_new, where).target)
     least = [len(target) + BEYOND for target in targets]
     most = [max(LENGTH, length) for length in least]
-    written = greedy(model, prompts, most, least, stage, on_progress, tokens_at_once)
+    written = greedy(model, prompts, most, least, stage, on_progress, tokens_at_once, journal)
     return [
         Continuation(
             prompt=sheet.fact.question,
@@ -81,22 +85,29 @@ def greedy(
     stage: str = "generation",
     on_progress: Progress = silent,
     tokens_at_once: int = TOKENS_AT_ONCE,
+    journal: Journal | None = None,
 ) -> list[tuple[int, ...]]:
     """The likeliest token after each prompt, and again after that, `most` times.
 
     With `least`, a text of so many tokens ends with its sentence. Any text ends where the model ends it, where the
     context is full, and where the output is not a number.
     """
-    written: list[tuple[int, ...]] = [()] * len(prompts)
+    written: dict[int, tuple[int, ...]] = {}
     least = most if least is None else least
+    journal = journal or Journal()
     done = 0
-    for group in _like_lengths(model, prompts, most, tokens_at_once):
+    own = sorted(processes.share(sorted(range(len(prompts)), key=lambda index: len(prompts[index]))))
+    for places in _like_lengths(model, [prompts[i] for i in own], [most[i] for i in own], tokens_at_once):
+        group = [own[place] for place in places]
         limits = [(least[index], most[index]) for index in group]
-        for index, tokens in zip(group, _greedy(model, [prompts[i] for i in group], limits), strict=True):
-            written[index] = tokens
+        mine = [prompts[index] for index in group]
+        found = journal.recall(["greedy", mine, limits], partial(_greedy, model, mine, limits))
+        for index, tokens in zip(group, cast("list[list[int]]", found), strict=True):
+            written[index] = tuple(tokens)
         done += len(group)
-        on_progress(stage, done, len(prompts))
-    return written
+        on_progress(stage, done, len(own))
+    written = processes.gather_shares(written)
+    return [tuple(written[index]) for index in range(len(prompts))]
 
 
 def _greedy(

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from errata import processes
 from errata.errors import SettingsError
 from errata.model import EditableModel
 from errata.prompts import by_length, encode_text, pad
@@ -40,10 +41,12 @@ def measure_texts(model: EditableModel, texts: Sequence[str]) -> list[PlainText]
         raise ValueError(
             f"None of the {len(texts)} texts has two tokens or more, so there is no perplexity. Give longer ones."
         )
-    found: dict[int, PlainText] = {}
+    found: dict[int, tuple[int, float]] = {}
     longest = max(len(row) for row in ids)
     at_once = max(1, LOGITS_AT_ONCE // (longest * len(model.tokenizer)))
-    for group in by_length([len(row) for row in ids], at_once):
+    own = sorted(processes.share(sorted(range(len(ids)), key=lambda index: len(ids[index]))))
+    for places in by_length([len(ids[index]) for index in own], at_once):
+        group = [own[place] for place in places]
         tokens = pad([ids[index] for index in group], model)
         rows, positions = tokens.mask[:, 1:].nonzero().unbind(dim=1)
         with torch.no_grad():
@@ -54,8 +57,9 @@ def measure_texts(model: EditableModel, texts: Sequence[str]) -> list[PlainText]
         sums = torch.zeros(len(group), dtype=torch.float64, device=said.device).index_add(0, rows, said)
         counts = tokens.mask.sum(dim=1)
         for row, index in enumerate(group):
-            found[index] = PlainText(int(counts[row]), float(sums[row]))
-    return [found[index] for index in range(len(ids))]
+            found[index] = int(counts[row]), float(sums[row])
+    found = processes.gather_shares(found)
+    return [PlainText(*found[index]) for index in range(len(ids))]
 
 
 def read_texts(path: str | os.PathLike[str]) -> list[str]:

@@ -8,13 +8,16 @@ the shorter one's outputs too (a prompt with a one-token answer is the beginning
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from errata import processes
 from errata.errors import FactError
+from errata.evaluation.journal import Journal
 from errata.evaluation.questions import Pair
 from errata.model import EditableModel
 from errata.outcomes import NO_TOKEN, Answer
@@ -74,16 +77,38 @@ def measure(
     stage: str = "probabilities",
     on_progress: Progress = silent,
     tokens_at_once: int = TOKENS_AT_ONCE,
+    journal: Journal | None = None,
 ) -> dict[tuple[str, str], Answer]:
     """What the model, as it stands, thinks of every answer of the plan, by prompt and answer."""
+    journal = journal or Journal()
     answers: dict[tuple[str, str], Answer] = {}
     rows = plan.rows
+    rows = {ids: rows[ids] for ids in processes.share(sorted(rows))} if processes.count() > 1 else rows
     done = 0
     for ids in _batches(model, rows, tokens_at_once, max(1, LOGITS_AT_ONCE // len(model.tokenizer))):
-        answers |= _measure_batch(model, ids, [rows[row] for row in ids])
+        readings = [rows[row] for row in ids]
+        job = [
+            ids,
+            [[(reading.text.target, list(reading.text.predicted_at)) for reading in row] for row in readings],
+        ]
+        find = partial(_measure_batch, model, ids, readings)
+        found = cast("list[tuple[list[float], list[int]]]", journal.recall(job, find))
+        flat = [reading for row in readings for reading in row]
+        for reading, (log_p, predicted) in zip(flat, found, strict=True):
+            answers[reading.key] = _answer(model, reading, log_p, predicted)
         done += len(ids)
         on_progress(stage, done, len(rows))
-    return answers
+    return answers if processes.count() == 1 else _of_all(answers)
+
+
+def _of_all(answers: Mapping[tuple[str, str], Answer]) -> dict[tuple[str, str], Answer]:
+    """The answers that all processes have found."""
+    own: list[list[Any]] = [[*key, *vars(answer).values()] for key, answer in answers.items()]
+    return {
+        (prompt, wanted): Answer(text, tuple(tokens), tuple(values), tuple(predicted), said)
+        for part in processes.gather(own)
+        for prompt, wanted, text, tokens, values, predicted, said in part
+    }
 
 
 def encode_at(model: EditableModel, prompt: str, target: str | None, where: str) -> EncodedText:
@@ -131,8 +156,11 @@ def _batches(
 
 def _measure_batch(
     model: EditableModel, ids: Sequence[tuple[int, ...]], readings: Sequence[Sequence[Reading]]
-) -> dict[tuple[str, str], Answer]:
-    """One forward pass; the head reads each place once, whatever the number of answers read there."""
+) -> list[tuple[list[float], list[int]]]:
+    """One forward pass: of each reading the log P of its tokens, and the likeliest token at each of their places.
+
+    The head reads each place once, whatever the number of answers read there.
+    """
     flat = [(row, reading) for row, several in enumerate(readings) for reading in several]
     places: dict[tuple[int, int], int] = {}
     for row, reading in flat:
@@ -146,12 +174,7 @@ def _measure_batch(
     at = [[places[row, position] for position in reading.text.predicted_at] for row, reading in flat]
     chosen = [token for _, reading in flat for token in reading.text.target]
     values = iter(cast("list[float]", log_p[[place for each in at for place in each], chosen].tolist()))
-    return {
-        reading.key: _answer(
-            model, reading, [next(values) for _ in each], [predicted[place] for place in each]
-        )
-        for (_, reading), each in zip(flat, at, strict=True)
-    }
+    return [([next(values) for _ in each], [predicted[place] for place in each]) for each in at]
 
 
 def _answer(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from errata import processes
 from errata.contexts import check_contexts
 from errata.covariance import default_recipe, ensure
 from errata.edits import Edit
@@ -107,6 +108,7 @@ def prepare(
         model.check_layer(layer)
     chosen.check(model, values)
     prefixes = chosen.contexts(model, seed) if contexts is None else check_contexts(contexts)
+    prefixes = tuple(processes.agreed(prefixes))
     for start in range(0, len(facts), AT_ONCE):  # what does not fit is told at once
         some = facts[start : start + AT_ONCE]
         encode_rows(model, [*rewrite_rows(some, prefixes), *kl_rows(some)])

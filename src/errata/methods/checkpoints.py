@@ -77,7 +77,9 @@ class Checkpoint:
 def exact_digest(sites: Sequence[Site]) -> str:
     """Of every bit of some weights: a small earlier change does not show in the model's fingerprint."""
     parts = [f"{site.path} {tuple(site.weight.shape)}".encode() for site in sites]
-    bits = [site.weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for site in sites]
+    bits = [
+        site.held().weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for site in sites
+    ]
     return _hash(*parts, *bits)
 
 

@@ -235,7 +235,7 @@ class _Training:
     def __post_init__(self) -> None:
         """Copy the weights as they stand now."""
         self.before = [
-            site.weight.detach().to(torch.promote_types(site.weight.dtype, torch.float32), copy=True)
+            site.held().weight.detach().to(torch.promote_types(site.weight.dtype, torch.float32), copy=True)
             for site in self.sites
         ]
         self.weights = [weight.clone() for weight in self.before]

@@ -131,7 +131,7 @@ class _Sequence:
 
     @classmethod
     def start(cls, task: Task, settings: RomeSettings) -> "_Sequence":
-        site = task.model.site("ffn", settings.layers[0])
+        site = task.model.site("ffn", settings.layers[0]).held()
         keeper = task.keeper(settings)
         if keeper is not None:
             source = fingerprint_of([(site.path, task.covariance(site))])

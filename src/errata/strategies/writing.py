@@ -72,7 +72,7 @@ class Writer:
         }
 
     def _weight(self, path: str) -> Tensor:
-        return self.model.site_at(path).weight
+        return self.model.site_at(path).held().weight
 
     def _put(self, weights: Mapping[str, Tensor]) -> None:
         with torch.no_grad():

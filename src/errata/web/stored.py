@@ -32,7 +32,7 @@ class Stored:
 
     @property
     def lines(self) -> list[Line]:
-        """Answers before and after: as the model wrote them, else the likeliest token at each place of the wanted one."""
+        """Before and after: as the model wrote them, else the likeliest token at each place of the wanted answer."""
         records = () if self.results is None else self.results.records
         return [line for record in records for line in _lines(record)]
 

@@ -13,6 +13,7 @@ from errata.errors import EditError, FactError, SettingsError, WrongModel
 from errata.facts import Fact
 from errata.keys import KeyPrompts
 from errata.model import EditableModel
+from errata.prompts import Lookup
 from errata.stacks import Stack, edit_on, new_stack, open_stack
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
 from test_edits import fresh, random_edit, weights_of
@@ -144,15 +145,25 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> Non
         open_stack(tmp_path / "stack")
 
 
-@pytest.mark.parametrize("method", ["memit", "pmet"])
+@pytest.mark.parametrize(
+    ("method", "more", "layer", "lookup"),
+    [
+        ("memit", {}, 1, "subject_last"),
+        ("pmet", {}, 1, "subject_last"),
+        ("two_site", {"late_layers": [3], "late_covariance_weight": 1.0}, 3, "prompt_last"),
+    ],
+)
 def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
     method: str,
+    more: dict[str, object],
+    layer: int,
+    lookup: Lookup,
     moments: Moments,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     """What an edit changes at the earlier facts' keys is less when it knows them."""
     model = tiny_model("gpt2")
-    given, folder = {**SETTINGS, "covariance_weight": 1.0}, moments(model)
+    given, folder = {**SETTINGS, "covariance_weight": 1.0, **more}, moments(model)
     before = weights_of(model)
 
     def stacked(name: str, hold: bool) -> Stack:
@@ -161,8 +172,8 @@ def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
         return edit_on(first, model, FACTS[2:], "b", method, given, CONTEXTS, folder, hold=hold)
 
     def moved(stack: Stack) -> float:
-        site = model.site("ffn", 1)
-        keys = KeyPrompts.of(model, FACTS[:2], CONTEXTS).keys(site, "half")
+        site = model.site("ffn", layer)
+        keys = KeyPrompts.of(model, FACTS[:2], CONTEXTS, lookup).keys(site, "half")
         delta = stack.edit("b").deltas[site.path]
         return float((keys.double() @ delta.matrix.double().T).norm())
 

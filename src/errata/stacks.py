@@ -348,9 +348,12 @@ def holding(run: Run) -> Run:
 
     def known_too(task: Task, settings: Any) -> Changes:
         def moment(site: Site) -> Float[Tensor, "d_in d_in"]:
-            plain = ridged(task.covariance(site), settings.covariance_ridge)
-            earlier = earlier_key_sum(task.model, site, settings.key_average, task.earlier)
-            return plain + earlier.to(plain) / settings.covariance_weight
+            own: LocateThenEditSettings = settings.at(site.layer)
+            plain = ridged(task.covariance(site), own.covariance_ridge)
+            earlier = earlier_key_sum(
+                task.model, site, own.key_average, task.earlier, own.lookup, own.key_templates
+            )
+            return plain + earlier.to(plain) / own.covariance_weight
 
         bare = replace(settings, covariance_ridge=0.0)
         return run.method.run(replace(task, covariance=moment, lower=no_factor), bare)

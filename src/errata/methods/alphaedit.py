@@ -175,17 +175,19 @@ def earlier_key_sum(
     average: KeyAverage,
     earlier: Mapping[str, Float[Tensor, "d_in d_in"]],
     lookup: Lookup = "subject_last",
+    templates: int = 0,
 ) -> Float[Tensor, "d_in d_in"]:
     """K_p K_p^T in float64: what `earlier` has for the site, and the keys of the facts of every edit in the model.
 
-    The latter are measured with the weights as they stand now, behind the contexts that each edit was made with.
+    The latter are measured with the weights as they stand now, behind the contexts that each edit was made with, and
+    as the mean over so many other wordings.
     """
     total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
     if site.path in earlier:
         total += earlier[site.path].to(total)
     for edit in edits_in(model):
         if edit.facts:
-            prompts = KeyPrompts.of(model, edit.facts, edit.origin.contexts, lookup)
+            prompts = KeyPrompts.of(model, edit.facts, edit.origin.contexts, lookup, templates)
             for seen in KeyStreams(prompts, site.layer).read(site, site.path, average):
                 keys = seen.keys.to(total)
                 total += keys.T @ keys

@@ -55,6 +55,11 @@ class LocateThenEditSettings(ValueSettings, SpreadSettings):
         TargetSettings.__post_init__(self)
         SpreadSettings.__post_init__(self)
 
+    def at(self, layer: int) -> "LocateThenEditSettings":
+        """Those that a block is written with: these, where a method has but one kind of site."""
+        del layer
+        return self
+
 
 S = TypeVar("S")
 """The settings of a method: a frozen dataclass that has `layers`, the blocks that are written."""

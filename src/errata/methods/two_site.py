@@ -92,6 +92,10 @@ class TwoSiteSettings(LocateThenEditSettings):
         own = [one.name for one in fields(self) if one.name.startswith(LATE)]
         return replace(self.early, **{name.removeprefix(LATE): getattr(self, name) for name in own})
 
+    def at(self, layer: int) -> LocateThenEditSettings:
+        """Those of the late site in its blocks, else those of the early one."""
+        return self.late if layer in self.late_layers else self.early
+
     @property
     def wordings(self) -> int:
         """The more of both sites."""

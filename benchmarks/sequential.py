@@ -5,8 +5,10 @@ Every batch is written on top of those before it, to the end of Almanac's world:
 left of everything else. "held" adds the keys of earlier batches to K K^T (`errata.stacks.holding`; AlphaEdit does so by
 itself); each batch's keys are measured once, when it has been written.
 
-The held-out half of the subjects comes first. Up to 3,200 facts no question about bystanders is about an edited
-subject; after that, those that an edit has made wrong are left out.
+A line ends where less than 5 % of the unrelated facts are left: there is no model any more (`--to-the-end` goes on).
+The held-out half of the subjects comes first (`--half development`: the other one, for choosing settings). Up to 3,200
+facts no question about bystanders is about an edited subject; after that, those that an edit has made wrong are left
+out.
 
 Each batch is stored as it is written: killed and started again with the same `--output`, the program goes on. `--print`
 prints and draws what is stored and runs nothing.
@@ -20,6 +22,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -30,6 +33,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from two_site import TWO, prepared
 
 import errata
 from errata.deltas import Delta, write_delta
@@ -41,10 +45,11 @@ from errata.facts import Fact, Probe
 from errata.files import atomic_file
 from errata.keys import KeyPrompts
 from errata.methods import prepare
-from errata.methods.base import ValueSettings
+from errata.methods.base import LocateThenEditSettings
 from errata.methods.runs import Run
 from errata.model import EditableModel
 from errata.scores import score_records
+from errata.settings import parse_assignments
 from errata.stacks import holding
 
 BATCH, FIRST, SAMPLE, TEXTS = 100, 100, 300, 200
@@ -62,6 +67,10 @@ COLUMNS = {
 PANELS = ("first_accuracy", "efficacy_accuracy", "unrelated_accuracy", "perplexity")
 
 
+GONE = 5.0
+"""Percent of the unrelated facts; below, a line ends."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A method as it is run batch after batch."""
@@ -69,6 +78,7 @@ class Line:
     method: str
     hold: bool = False
     preset: str | None = None
+    settings: dict[str, object] = field(default_factory=dict[str, object])
     style: str = "-"
     color: str = "#000000"
 
@@ -80,6 +90,8 @@ LINES = {
     "MEMIT, held": Line("memit", hold=True, style="--", color="#2471a3"),
     "AlphaEdit": Line("alphaedit", style="-", color="#1e8449"),
     "FT local": Line("finetune", preset="local", style="-", color="#7d6608"),
+    "two sites": Line("two_site", style="-", color="#6c3483"),
+    "two sites, held": Line("two_site", hold=True, style="--", color="#6c3483"),
 }
 
 
@@ -96,15 +108,26 @@ class State:
 def main() -> None:
     """Run what is not stored yet, then print and draw."""
     arguments = parsed()
-    facts = [fact for half in ("held-out", "development") for fact in world_facts(half, seed=arguments.seed)]
+    halves = ("held-out", "development") if arguments.half == "held-out" else ("development", "held-out")
+    facts = [fact for half in halves for fact in world_facts(half, seed=arguments.seed)]
     most = min(arguments.batches, len(facts) // BATCH)
-    for name in [] if arguments.print else arguments.lines:
-        go_on(name, LINES[name], facts, most, arguments)
-    found = {name: stored(arguments.output, name) for name in LINES}
+    lines = changed(LINES, arguments)
+    for name, line in {} if arguments.print else lines.items():
+        go_on(name, line, facts, most, arguments)
+    found = {name: stored(arguments.output, name) for name in LINES | lines}
     found = {name: [row for row in rows if row["batches"] <= most] for name, rows in found.items() if rows}
     print(table(found))
     if arguments.figure:
         draw(found, arguments.figure)
+
+
+def changed(lines: Mapping[str, Line], arguments: argparse.Namespace) -> dict[str, Line]:
+    """The lines that are asked for; with `--set`, each under a name that says so."""
+    given = parse_assignments(arguments.set)
+    return {
+        " ".join([name, *arguments.set]): replace(lines[name], settings=lines[name].settings | given)
+        for name in arguments.lines
+    }
 
 
 def go_on(name: str, line: Line, facts: Sequence[Fact], most: int, arguments: argparse.Namespace) -> None:
@@ -114,8 +137,9 @@ def go_on(name: str, line: Line, facts: Sequence[Fact], most: int, arguments: ar
     if (arguments.output / f"{short(name)}-ended.json").exists():
         return
     model = errata.load("almanac")
-    run = prepare(model, facts, line.method, preset=line.preset, seed=arguments.seed)
+    run = prepare(model, facts, line.method, line.settings, preset=line.preset, seed=arguments.seed)
     run = holding(run) if line.hold else run
+    batches = written(facts, line, arguments.seed)
     state = load_state(file)
     with model.about_to_change():
         for path, weight in state.weights.items():
@@ -125,13 +149,14 @@ def go_on(name: str, line: Line, facts: Sequence[Fact], most: int, arguments: ar
             keep_row(name, measured(model, facts, 0, arguments), arguments)
         while True:
             done = state.batches
-            if done in marks and not (arguments.output / f"{short(name)}-{done}.json").exists():
+            measured_at = arguments.output / f"{short(name)}-{done}.json"
+            if done in marks and not measured_at.exists():
                 keep_row(name, measured(model, facts, done, arguments), arguments)
-            if done >= most:
+            if done >= most or (gone(measured_at) and not arguments.to_the_end):
                 return
             began = time.monotonic()
             try:
-                state = next_batch(run, line, facts[done * BATCH : (done + 1) * BATCH], state)
+                state = next_batch(run, line, batches[done], state)
             except ErrataError as error:
                 store(arguments.output / f"{short(name)}-ended.json", {"batches": done, "why": str(error)})
                 print(f"{name}: ended after {done} batches: {error}", file=sys.stderr, flush=True)
@@ -139,6 +164,17 @@ def go_on(name: str, line: Line, facts: Sequence[Fact], most: int, arguments: ar
             save_state(file, state)
             spent = time.monotonic() - began
             print(f"{name}: batch {state.batches}, {spent:.0f} s", file=sys.stderr, flush=True)
+
+
+def written(facts: Sequence[Fact], line: Line, seed: int) -> list[list[Fact]]:
+    """The batches as they are written: for two sites with what their own templates give (as `errata edit` does)."""
+    batches = [list(facts[start : start + BATCH]) for start in range(0, len(facts), BATCH)]
+    return [prepared(batch, TWO, seed) for batch in batches] if line.method == "two_site" else batches
+
+
+def gone(measured_at: Path) -> bool:
+    """Whether there was next to nothing left when it was measured last."""
+    return measured_at.exists() and json.loads(measured_at.read_text())["unrelated_accuracy"] < GONE
 
 
 def next_batch(run: Run, line: Line, facts: Sequence[Fact], state: State) -> State:
@@ -158,10 +194,14 @@ def next_batch(run: Run, line: Line, facts: Sequence[Fact], state: State) -> Sta
 
 def key_sums(run: Run, facts: Sequence[Fact], written: Mapping[str, Delta]) -> dict[str, Tensor]:
     """The sum of k k^T over the facts at every map that is written, with the weights as they stand."""
-    settings: ValueSettings = run.settings
-    prompts = KeyPrompts.of(run.model, facts, run.contexts)
-    keys = {path: prompts.keys(run.model.site_at(path), settings.key_average) for path in written}
-    return {path: rows.T @ rows for path, rows in keys.items()}
+    found: dict[str, Tensor] = {}
+    for path in written:
+        site = run.model.site_at(path)
+        own: LocateThenEditSettings = run.settings.at(site.layer)
+        prompts = KeyPrompts.of(run.model, facts, run.contexts, own.lookup, own.key_templates)
+        rows = prompts.keys(site, own.key_average)
+        found[path] = rows.T @ rows
+    return found
 
 
 def measured(
@@ -204,16 +244,14 @@ def still_true(fact: Fact, edited: Sequence[Fact]) -> Fact:
     return replace(fact, neighborhood_prompts=neighborhood, unrelated_prompts=unrelated)
 
 
-_ASKED: dict[str, tuple[str, str]] = {}
-
-
+@cache
 def asked() -> Mapping[str, tuple[str, str]]:
     """Which subject and relation each question of the world is about."""
-    if not _ASKED:
-        for entry in load_world().entries:
-            for template in range(len(entry.relation.templates)):
-                _ASKED[entry.prompt(template)] = (entry.subject, entry.relation.name)
-    return _ASKED
+    return {
+        entry.prompt(template): (entry.subject, entry.relation.name)
+        for entry in load_world().entries
+        for template in range(len(entry.relation.templates))
+    }
 
 
 # --- what is kept ------------------------------------------------------------------------------------
@@ -323,6 +361,10 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, required=True, help="where everything is stored")
     parser.add_argument("--lines", nargs="+", choices=list(LINES), default=list(LINES), metavar="NAME")
+    parser.add_argument(
+        "--half", choices=("held-out", "development"), default="held-out", help="which comes first"
+    )
+    parser.add_argument("--to-the-end", action="store_true", help="also where nothing is left")
     parser.add_argument("--batches", type=int, default=100, help="at most so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw what is stored")

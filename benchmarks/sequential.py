@@ -364,6 +364,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--half", choices=("held-out", "development"), default="held-out", help="which comes first"
     )
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to try")
     parser.add_argument("--to-the-end", action="store_true", help="also where nothing is left")
     parser.add_argument("--batches", type=int, default=100, help="at most so many")
     parser.add_argument("--seed", type=int, default=0)

@@ -3,7 +3,8 @@
 Every batch is written on top of those before it, to the end of Almanac's world: 6,403 facts, 64 batches. After 1, 2, 5,
 10, 11, 20, 50 and 64 batches: how the first 100 facts hold, how a sample of 300 of all facts so far does, and what is
 left of everything else. "held" adds the keys of earlier batches to K K^T (`errata.stacks.holding`; AlphaEdit does so by
-itself); each batch's keys are measured once, when it has been written.
+itself); each batch's keys are measured once, when it has been written. "for stacks" is the preset `almanac-stack`, with
+a larger lambda.
 
 A line ends where less than 5 % of the unrelated facts are left: there is no model any more (`--to-the-end` goes on).
 The held-out half of the subjects comes first (`--half development`: the other one, for choosing settings). Up to 3,200
@@ -88,6 +89,10 @@ LINES = {
     "PMET, held": Line("pmet", hold=True, style="--", color="#c0392b"),
     "MEMIT": Line("memit", style="-", color="#2471a3"),
     "MEMIT, held": Line("memit", hold=True, style="--", color="#2471a3"),
+    "MEMIT for stacks": Line("memit", preset="almanac-stack", style="-", color="#17a2b8"),
+    "MEMIT for stacks, held": Line("memit", hold=True, preset="almanac-stack", style="--", color="#17a2b8"),
+    "PMET for stacks": Line("pmet", preset="almanac-stack", style="-", color="#e67e22"),
+    "PMET for stacks, held": Line("pmet", hold=True, preset="almanac-stack", style="--", color="#e67e22"),
     "AlphaEdit": Line("alphaedit", style="-", color="#1e8449"),
     "FT local": Line("finetune", preset="local", style="-", color="#7d6608"),
     "two sites": Line("two_site", style="-", color="#6c3483"),

@@ -54,7 +54,7 @@ def hold(module: nn.Module) -> None:
     hook = _hook_of(module)
     if hook is None or not hook.offload:
         return
-    for name in [cast(str, name) for name, _ in named_module_tensors(module)]:
+    for name in [name for name, _ in named_module_tensors(module)]:
         tensor = cast(Tensor, getattr(module, name))
         if tensor.device.type == "meta":
             # A copy: what lies on the CPU or on disk stays the model's as it was.

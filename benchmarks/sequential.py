@@ -97,6 +97,10 @@ LINES = {
     "FT local": Line("finetune", preset="local", style="-", color="#7d6608"),
     "two sites": Line("two_site", style="-", color="#6c3483"),
     "two sites, held": Line("two_site", hold=True, style="--", color="#6c3483"),
+    "two sites for stacks": Line("two_site", preset="almanac-stack", style="-", color="#d63384"),
+    "two sites for stacks, held": Line(
+        "two_site", hold=True, preset="almanac-stack", style="--", color="#d63384"
+    ),
 }
 
 

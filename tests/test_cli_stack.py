@@ -1,5 +1,6 @@
 """`errata stack`, `errata log` and `errata diff`: from a first edit to one that is taken out again."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,6 +9,7 @@ import pytest
 
 import errata
 from cli_world import QUICK, World, answer, failed, flat, run, the_world
+from errata.stacks import open_edit
 from families import FACTS
 
 
@@ -58,6 +60,37 @@ def test_a_finished_edit_is_put_on_a_stack_once(world: World, tmp_path: Path) ->
     answer("stack", "add", tmp_path / "stack", world.edit, "--name", "one")
     message = failed("stack", "add", tmp_path / "stack", world.edit, "--name", "one")
     assert "has an edit 'one' already" in message
+
+
+def test_a_stack_stands_wherever_an_edit_does(world: World, tmp_path: Path) -> None:
+    stack = tmp_path / "stack"
+    answer("stack", "add", stack, world.edit, "--name", "one")
+    known = cast(Any, answer("evaluate", world.model, "--facts", world.facts, "--edit", world.edit))
+    assert (
+        cast(Any, answer("evaluate", world.model, "--facts", world.facts, "--edit", stack))["scores"]
+        == known["scores"]
+    )
+    assert cast(Any, answer("show", stack))["method"] == "stack"
+    answer("export", stack, "--output", tmp_path / "diff", "--format", "safetensors")
+    answer("apply", world.model, stack, "--output", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "edit.json").read_text())["method"] == "stack"
+
+
+def test_an_edit_of_a_stack_is_prepared_as_any_other(world: World, tmp_path: Path) -> None:
+    """Other wordings come from the file's own templates of the relation."""
+    facts = facts_in(
+        tmp_path / "facts.jsonl",
+        replace(FACTS[0], relation_id="r"),
+        replace(FACTS[1], relation_id="r"),
+    )
+    assert FACTS[0].prompt != FACTS[1].prompt
+    answer(*stacked(world, tmp_path / "stack", "one", facts, "--set", "key_templates=1", "--method", "memit"))
+    edit = open_edit(tmp_path / "stack")
+    assert [fact.edit_prompts for fact in edit.facts] == [(FACTS[1].prompt,), (FACTS[0].prompt,)]
+    wrong = stacked(
+        world, tmp_path / "stack", "two", world.facts, "--method", "finetune", "--preserve", "subject"
+    )
+    assert "methods that optimise values" in failed(*wrong)
 
 
 def test_what_is_no_stack_is_refused(world: World, tmp_path: Path) -> None:

@@ -257,6 +257,15 @@ def is_stack(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / INDEX).is_file()
 
 
+def open_edit(folder: str | os.PathLike[str]) -> Edit:
+    """An edit from its folder, or all of a stack as one edit (`Stack.merged`).
+
+    Raises:
+        EditError: the folder is neither, or is damaged; or the stack is empty.
+    """
+    return open_stack(folder).merged() if is_stack(folder) else load_edit(folder)
+
+
 def open_stack(folder: str | os.PathLike[str]) -> Stack:
     """Read a stack's index.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 import errata
 from errata.cli import options
-from errata.cli.inputs import check_output, load_model
+from errata.cli.inputs import check_output, load_model, read_edit
 from errata.cli.tables import counted
 from errata.cli.terminal import Terminal, session
 from errata.files import atomic_folder
@@ -36,13 +36,13 @@ def apply(
     """
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         check_output(output)
-        found = errata.load_edit(edit)
+        found = read_edit(edit)
         loaded = load_model(terminal, model, None, None, None)
-        rounding = _write(loaded, found, edit, output)
+        rounding = _write(loaded, found, output)
         _report(terminal, loaded, found, rounding, output)
 
 
-def _write(model: errata.EditableModel, edit: errata.Edit, source: Path, output: Path) -> float:
+def _write(model: errata.EditableModel, edit: errata.Edit, output: Path) -> float:
     """Write the checkpoint; returns how far rounding to its dtype moves the change, relative to its norm.
 
     Raises:
@@ -59,7 +59,8 @@ def _write(model: errata.EditableModel, edit: errata.Edit, source: Path, output:
         with atomic_folder(output) as aside:
             model.model.save_pretrained(aside)
             model.tokenizer.save_pretrained(aside)
-            shutil.copyfile(source / ABOUT, aside / ABOUT)
+            about = json.dumps(edit.about(), indent=1, ensure_ascii=False)
+            (aside / ABOUT).write_text(about, encoding="utf-8")
     except (SafetensorError, OSError) as error:
         raise OSError(
             f"The model cannot be written to {output}: {error}. Is the disk full, or write-protected?"

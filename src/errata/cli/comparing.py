@@ -6,9 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from errata.deltas import Delta
-from errata.edits import Edit, load_edit
 from errata.errors import WrongModel
-from errata.stacks import is_stack, open_stack
+from errata.stacks import open_edit
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def compare(one: Path, other: Path) -> Comparison:
         EditError: a folder is neither an edit nor a stack.
         WrongModel: they change one weight in two shapes.
     """
-    first, second = _read(one), _read(other)
+    first, second = open_edit(one), open_edit(other)
     mine = {fact.question: fact.target_new for fact in first.facts}
     theirs = {fact.question: fact.target_new for fact in second.facts}
     questions = dict.fromkeys((*mine, *theirs))
@@ -69,10 +68,6 @@ def compare(one: Path, other: Path) -> Comparison:
         tuple(row for row in rows if row.one != row.other),
         tuple(_weight(path, first.deltas.get(path), second.deltas.get(path)) for path in paths),
     )
-
-
-def _read(folder: Path) -> Edit:
-    return open_stack(folder).merged() if is_stack(folder) else load_edit(folder)
 
 
 def _weight(path: str, one: Delta | None, other: Delta | None) -> WeightRow:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 import errata
 from errata.cli import downstream, drawing, inputs, options
-from errata.cli.inputs import check_extra, check_output, check_tracker, load_model
+from errata.cli.inputs import check_extra, check_output, check_tracker, load_model, read_edit
 from errata.cli.tables import counted, score_blocks, scores_json
 from errata.cli.terminal import is_main, session
 from errata.files import atomic_file, cache_root
@@ -32,7 +32,7 @@ def evaluate(
     model: options.Model,
     facts: options.Facts,
     edit: Annotated[
-        Path | None, typer.Option(metavar="EDIT", help="Measure without this edit and with it.")
+        Path | None, typer.Option(metavar="EDIT", help="Measure without this edit (or stack) and with it.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -99,7 +99,7 @@ def evaluate(
             check_extra()
         check_tracker(track)
         asked = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
-        found = None if edit is None else errata.load_edit(edit)
+        found = None if edit is None else read_edit(edit)
         known = _references(model, references) if fluency or references is not None else None
         texts = [] if perplexity is None else _texts(perplexity)
         wanted = downstream.Wanted.of(tasks, tasks_path, tasks_limit, facts)

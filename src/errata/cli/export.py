@@ -12,7 +12,7 @@ from rich.text import Text
 
 import errata
 from errata.cli import options
-from errata.cli.inputs import check_output, load_model
+from errata.cli.inputs import check_output, load_model, read_edit
 from errata.cli.tables import counted, percent, scores_json, scores_measured, table
 from errata.cli.terminal import Terminal, session
 from errata.errors import SettingsError
@@ -84,7 +84,7 @@ def export(
                 "--facts belongs to --rank: without it nothing is lost, so nothing is measured."
             )
         asked = None if facts is None else errata.read_facts(facts)
-        found = errata.load_edit(edit)
+        found = read_edit(edit)
         if form == "safetensors":
             _differences(terminal, found, model, output)
             return

@@ -41,6 +41,13 @@ def quiet_load(
     return errata.load(name, dtype=dtype, device=device, device_map=device_map)
 
 
+def read_edit(folder: Path) -> errata.Edit:
+    """`errata.stacks.open_edit`: an edit, or all of a stack as one."""
+    from errata.stacks import open_edit
+
+    return open_edit(folder)
+
+
 def read_contexts(path: Path | None) -> Sequence[str] | None:
     """The prefixes of `--contexts`: a JSON list of texts, the empty one first.
 

@@ -16,7 +16,9 @@ Model = Annotated[
         metavar="MODEL", help="A hub id, a local folder, or 'almanac', the model that ships with Errata."
     ),
 ]
-EditFolder = Annotated[Path, typer.Argument(metavar="EDIT", help="The folder that `errata edit` wrote.")]
+EditFolder = Annotated[
+    Path, typer.Argument(metavar="EDIT", help="The folder that `errata edit` wrote, or a stack.")
+]
 Facts = Annotated[
     Path,
     typer.Option(

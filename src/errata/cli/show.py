@@ -11,6 +11,7 @@ from rich.text import Text
 import errata
 from errata.cli import options
 from errata.cli.bars import duration
+from errata.cli.inputs import read_edit
 from errata.cli.repeating import history_table
 from errata.cli.tables import change_table, counted, dropped_table, in_unit, table
 from errata.cli.terminal import Terminal, session
@@ -31,7 +32,7 @@ def show(
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         from errata.cli.changes import changes_of
 
-        found = errata.load_edit(edit)
+        found = read_edit(edit)
         terminal.show(Text.assemble((str(edit), "bold"), f": {_sentence(found)}"))
         terminal.show(_origin_table(found))
         terminal.show(_facts_table(found, len(found.facts) if everything else FEW))

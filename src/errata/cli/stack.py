@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 import errata
-from errata.cli import options
-from errata.cli.inputs import check_output, load_model, read_contexts
+from errata.cli import options, preparing
+from errata.cli.inputs import check_output, load_model, read_contexts, read_edit
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
 from errata.files import cache_root
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 EDIT_EPILOG = options.examples(
     "errata stack edit my-stack almanac --name monday --facts monday.jsonl",
-    "errata stack edit my-stack almanac --name tuesday --facts tuesday.jsonl --method memit",
+    "errata stack edit my-stack almanac --name tuesday --facts tuesday.jsonl --method two_site --preset almanac-stack",
+    "errata evaluate almanac --facts monday.jsonl --edit my-stack",
 )
 ADD_EPILOG = options.examples("errata stack add my-stack my-edit --name monday")
 REMOVE_EPILOG = options.examples("errata stack remove my-stack monday")
@@ -65,6 +66,9 @@ def edit(
     covariance: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Second moments of the keys. Default: from the cache.")
     ] = None,
+    neighbors: preparing.NeighborsFrom = None,
+    keep_unqualified: preparing.KeepUnqualified = False,
+    preserve: preparing.Preserve = None,
     hold: Annotated[
         bool,
         typer.Option(
@@ -81,6 +85,8 @@ def edit(
     """Write FACTS on top of STACK (a new folder makes a new stack). Contradictions with earlier edits are refused."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         load_presets(method)
+        wanted = preparing.Wanted(neighbors, keep_unqualified, preserve)
+        wanted.check(method)
         given, prefixes = parse_assignments(settings or []), read_contexts(contexts)
         read = errata.read_facts(facts)
         from errata.stacks import edit_on, is_stack, new_stack, open_stack
@@ -93,14 +99,15 @@ def edit(
             known.check_facts(read)
         loaded = load_model(terminal, model, dtype, device, device_map)
         base = known or new_stack(stack, loaded)
+        prepared = preparing.prepare(terminal, loaded, read, wanted, method, given, preset, seed)
         with terminal.progress(f"Editing {loaded.name}") as on_progress:
             changed = edit_on(
                 base,
                 loaded,
-                read,
+                prepared.facts,
                 name,
                 method,
-                given,
+                prepared.settings,
                 prefixes,
                 covariance,
                 seed,
@@ -124,7 +131,7 @@ def add(
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         from errata.stacks import is_stack, new_stack, open_stack
 
-        found = errata.load_edit(edit)
+        found = read_edit(edit)
         if not is_stack(stack):
             check_output(stack)
         base = open_stack(stack) if is_stack(stack) else new_stack(stack, found)

@@ -31,6 +31,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import StrMethodFormatter
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -65,6 +66,7 @@ COLUMNS = {
     "unrelated_accuracy": "unrelated, accuracy",
     "perplexity": "perplexity",
 }
+REST = ("first_success", "efficacy_success", "specificity_success", "specificity_accuracy")
 PANELS = ("first_accuracy", "efficacy_accuracy", "unrelated_accuracy", "perplexity")
 
 
@@ -322,42 +324,60 @@ def cell(name: str, value: float | None) -> str:
     """A share in percent, or a perplexity."""
     if value is None:
         return "-"
-    return f"{value:.3g}" if name == "perplexity" else f"{value:.1f}"
+    return f"{value:,.0f}" if name != "perplexity" or value >= 100 else f"{value:.3g}"
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, float | None]]]) -> str:
-    """Markdown."""
-    head = ["", "facts", *COLUMNS.values()]
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-    for name, rows in found.items():
-        lines += [f"| {name} | {line_of(row)} |" for row in rows]
-    return "\n".join(lines)
+    """Markdown: what is right of the first 100, all so far and unrelated facts, and the perplexity; then the rest.
+
+    A line that ends before a mark has a dash there.
+    """
+    marks = sorted({int(row["batches"] or 0) for rows in found.values() for row in rows})
+    head = ["", *(f"{mark * BATCH:,}" for mark in marks)]
+    rule = f"|---|{'---|' * len(marks)}"
+    parts: list[str] = []
+    for names in (("first_accuracy", "efficacy_accuracy", "unrelated_accuracy"), ("perplexity",), REST):
+        lines = [" / ".join(COLUMNS[name] for name in names) + ":", "", f"| {' | '.join(head)} |", rule]
+        for line, rows in found.items():
+            of_mark = {int(row["batches"] or 0): row for row in rows}
+            cells = [
+                " / ".join(cell(name, of_mark[mark].get(name)) for name in names) if mark in of_mark else "-"
+                for mark in marks
+            ]
+            lines.append(f"| {line} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def draw(found: Mapping[str, Sequence[Mapping[str, float | None]]], target: Path) -> None:
     """Four panels over the number of facts written so far."""
     matplotlib.rcParams["svg.hashsalt"] = "errata"  # the same figure is the same file
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), sharex=True)
+    figure, axes = plt.subplots(2, 2, figsize=(9, 8), sharex=True)
     for axis, measure in zip(axes.flat, PANELS, strict=True):
         for name, rows in found.items():
             line = LINES[name]
             points = [(row["facts"], row.get(measure)) for row in rows if row["facts"]]
-            across = [math.nan if value is None else value for _, value in points]
             axis.plot(
                 [facts for facts, _ in points],
-                across,
+                [math.nan if value is None else value for _, value in points],
                 line.style,
                 marker="o",
                 markersize=3,
                 color=line.color,
                 label=name,
             )
-        axis.set(title=COLUMNS[measure] + (" %" if measure != "perplexity" else ""), xscale="log")
+        axis.set(title=COLUMNS[measure] + (", %" if measure != "perplexity" else ""), xscale="log")
         axis.set(yscale="log") if measure == "perplexity" else axis.set(ylim=(-2, 102))
+        axis.set_xticks([100, 200, 500, 1000, 2000, 5000])
+        axis.set_xticks([], minor=True)
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.grid(alpha=0.25)
     for axis in axes[1]:
         axis.set(xlabel="facts written, 100 at a time")
-    axes[0][0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False, fontsize=9
+    )
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
     with atomic_file(target) as aside:
         figure.savefig(aside, format="svg", metadata={"Date": None})
     plt.close(figure)

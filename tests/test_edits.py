@@ -381,10 +381,10 @@ def test_a_full_disk_leaves_nothing_behind(
 
 
 def test_neither_does_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> str:
+    def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(edits.json, "dumps", interrupted)
+    monkeypatch.setattr(edits, "write_json", interrupted)
     with pytest.raises(KeyboardInterrupt):
         random_edit(tiny_model("gpt2")).save(tmp_path / "edit")
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from errata.errors import OutputExists
 from errata.facts import Fact
-from errata.files import atomic_folder
+from errata.files import atomic_folder, write_json
 from errata.loading import ALMANAC
 
 README, ABOUT = "README.md", "edit.json"
@@ -88,7 +88,7 @@ def exported(
         with atomic_folder(folder) as aside:
             yield aside
             (aside / README).write_text(readme(card, form, Path(folder).name, notes), encoding="utf-8")
-            (aside / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+            write_json(aside / ABOUT, about)
     except OutputExists:
         raise
     except (SafetensorError, OSError) as error:

@@ -4,7 +4,6 @@ On disk an edit is a folder: `edit.safetensors` with the changes, `edit.json` wi
 not `edit.py`: the public function is called `errata.edit` (docs/decisions).
 """
 
-import json
 import os
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from errata.deltas import Delta, check_finite, write_delta
 from errata.edit_folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
 from errata.facts import Fact, fact_from_json
-from errata.files import atomic_folder
+from errata.files import atomic_folder, write_json
 from errata.loading import load_without_weights
 from errata.model import EditableModel, Site
 from errata.wording import kind, short
@@ -147,8 +146,7 @@ class Edit:
                 # One entry alone: several are written in any order, and equal edits would be unequal files.
                 save_file(tensors, aside / WEIGHTS, metadata={"errata_edit": str(FORMAT)})
                 (aside / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
-                text = json.dumps(self.about(), indent=1, ensure_ascii=False)
-                (aside / ABOUT).write_text(text, encoding="utf-8")
+                write_json(aside / ABOUT, self.about())
         except OutputExists:
             raise
         except (SafetensorError, OSError) as error:

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -112,6 +113,11 @@ def _naming(final: Path) -> Generator[None]:
         if error.errno in WRITING and anonymous:
             raise OSError(error.errno, error.strerror, str(final)) from error
         raise
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write a file that people read, too. Call it on a path aside (`atomic_file`, `atomic_folder`)."""
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool = False) -> None:

@@ -27,7 +27,7 @@ from errata.edits import Edit, SettingValue, load_edit
 from errata.errors import EditError, FactError, SettingsError, WrongModel
 from errata.factors import ridged
 from errata.facts import Fact
-from errata.files import atomic_file
+from errata.files import atomic_file, write_json
 from errata.methods import prepare
 from errata.methods.alphaedit import AlphaEditSettings, earlier_key_sum
 from errata.methods.base import Changes, LocateThenEditSettings, Task
@@ -241,7 +241,7 @@ class Stack:
             "edits": rows,
         }
         with atomic_file(self.folder / INDEX) as aside:
-            aside.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+            write_json(aside, about)
         return changed
 
 

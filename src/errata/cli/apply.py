@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from errata.cli import options
 from errata.cli.inputs import check_output, load_model, read_edit
 from errata.cli.tables import counted
 from errata.cli.terminal import Terminal, session
-from errata.files import atomic_folder
+from errata.files import atomic_folder, write_json
 
 WORTH_TELLING = 0.001
 EPILOG = options.examples("errata apply almanac my-edit --output my-model")
@@ -59,8 +58,7 @@ def _write(model: errata.EditableModel, edit: errata.Edit, output: Path) -> floa
         with atomic_folder(output) as aside:
             model.model.save_pretrained(aside)
             model.tokenizer.save_pretrained(aside)
-            about = json.dumps(edit.about(), indent=1, ensure_ascii=False)
-            (aside / ABOUT).write_text(about, encoding="utf-8")
+            write_json(aside / ABOUT, edit.about())
     except (SafetensorError, OSError) as error:
         raise OSError(
             f"The model cannot be written to {output}: {error}. Is the disk full, or write-protected?"

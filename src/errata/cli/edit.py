@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from errata.cli.tables import (
 )
 from errata.cli.terminal import Terminal, is_main, session
 from errata.errors import ProcessLost
-from errata.files import atomic_file, cache_root
+from errata.files import atomic_file, cache_root, write_json
 from errata.results import FILE, Results
 from errata.settings import load_presets, parse_assignments
 
@@ -216,7 +215,7 @@ def keep_measured(found: errata.Edit, results: Results, output: Path) -> None:
 
     about = replace(found, measured={**found.measured, **scores_measured(results)}).about()
     with atomic_file(output / ABOUT) as aside:
-        aside.write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(aside, about)
 
 
 def _report(

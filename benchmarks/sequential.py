@@ -45,9 +45,8 @@ from errata.errors import ErrataError
 from errata.evaluation.perplexity import text_perplexity
 from errata.facts import Fact, Probe
 from errata.files import atomic_file
-from errata.keys import KeyPrompts
 from errata.methods import prepare
-from errata.methods.base import LocateThenEditSettings
+from errata.methods.alphaedit import key_sum
 from errata.methods.runs import Run
 from errata.model import EditableModel
 from errata.scores import score_records
@@ -205,14 +204,11 @@ def next_batch(run: Run, line: Line, facts: Sequence[Fact], state: State) -> Sta
 
 def key_sums(run: Run, facts: Sequence[Fact], written: Mapping[str, Delta]) -> dict[str, Tensor]:
     """The sum of k k^T over the facts at every map that is written, with the weights as they stand."""
-    found: dict[str, Tensor] = {}
-    for path in written:
-        site = run.model.site_at(path)
-        own: LocateThenEditSettings = run.settings.at(site.layer)
-        prompts = KeyPrompts.of(run.model, facts, run.contexts, own.lookup, own.key_templates)
-        rows = prompts.keys(site, own.key_average)
-        found[path] = rows.T @ rows
-    return found
+    sites = [run.model.site_at(path) for path in written]
+    return {
+        site.path: key_sum(run.model, site, facts, run.contexts, run.settings.at(site.layer))
+        for site in sites
+    }
 
 
 def measured(

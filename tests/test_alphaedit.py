@@ -1,6 +1,7 @@
 """AlphaEdit: the formula as the paper has it; which keys count as earlier ones; what is refused."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -139,17 +140,32 @@ def test_keys_of_edits_in_the_model_are_counted_with_the_weights_as_they_stand()
     model = tiny_model("gpt2", "float64")
     site = model.site("ffn", 2)
     given = some_keys(site).T @ some_keys(site)
-    nothing = earlier_key_sum(model, site, "half", {})
+    nothing = earlier_key_sum(model, site, settings_of(key_average="half"), {})
     assert float(nothing.abs().max()) == 0
-    assert torch.equal(earlier_key_sum(model, site, "half", {site.path: given}), given)
+    assert torch.equal(
+        earlier_key_sum(model, site, settings_of(key_average="half"), {site.path: given}), given
+    )
     one, other = edit_of(model, CONTEXTS), edit_of(model, CONTEXTS[:2], count=1)
     unedited = KeyPrompts.of(model, FACTS[:2], CONTEXTS).keys(site, "half")
     with one.applied(model), other.applied(model):
         first = KeyPrompts.of(model, FACTS[:2], CONTEXTS).keys(site, "half")
         second = KeyPrompts.of(model, FACTS[:1], CONTEXTS[:2]).keys(site, "half")
         assert not torch.allclose(first, unedited)
-        found = earlier_key_sum(model, site, "half", {site.path: given})
+        found = earlier_key_sum(model, site, settings_of(key_average="half"), {site.path: given})
     torch.testing.assert_close(found, given + first.T @ first + second.T @ second, rtol=1e-12, atol=1e-12)
+
+
+def test_earlier_keys_are_the_mean_over_other_wordings_too() -> None:
+    model = tiny_model("gpt2", "float64")
+    site = model.site("ffn", 2)
+    worded = replace(FACTS[0], edit_prompts=(FACTS[1].prompt,))
+    edit = replace(edit_of(model, CONTEXTS, count=1), facts=(worded,))
+    with edit.applied(model):
+        keys = KeyPrompts.of(model, (worded,), CONTEXTS, templates=1).keys(site, "half")
+        found = earlier_key_sum(model, site, settings_of(key_average="half", key_templates=1), {})
+        plain = earlier_key_sum(model, site, settings_of(key_average="half"), {})
+    torch.testing.assert_close(found, keys.T @ keys, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(found, plain)
 
 
 def test_earlier_keys_are_held_still() -> None:

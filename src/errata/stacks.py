@@ -359,9 +359,7 @@ def holding(run: Run) -> Run:
         def moment(site: Site) -> Float[Tensor, "d_in d_in"]:
             own: LocateThenEditSettings = settings.at(site.layer)
             plain = ridged(task.covariance(site), own.covariance_ridge)
-            earlier = earlier_key_sum(
-                task.model, site, own.key_average, task.earlier, own.lookup, own.key_templates
-            )
+            earlier = earlier_key_sum(task.model, site, own, task.earlier)
             return plain + earlier.to(plain) / own.covariance_weight
 
         bare = replace(settings, covariance_ridge=0.0)

@@ -11,7 +11,7 @@ Proof: with A = K_p K_p^T + K K^T, U^T (A P + c I) = (U^T A U + c I) U^T = M U^T
 multiplied by R K^T U from the left, this is the formula, as K^T P = K^T U U^T.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -22,7 +22,8 @@ from torch import Tensor
 from errata.deltas import Delta
 from errata.edits import edits_in
 from errata.errors import SettingsError
-from errata.keys import KeyAverage, KeyPrompts, KeyStreams
+from errata.facts import Fact
+from errata.keys import KeyPrompts, KeyStreams
 from errata.methods.base import (
     Changes,
     Method,
@@ -33,7 +34,6 @@ from errata.methods.base import (
     written_sites,
 )
 from errata.model import EditableModel, Site
-from errata.prompts import Lookup
 from errata.targets import optimize_targets
 
 
@@ -120,8 +120,7 @@ class _Solver:
         return Delta(None, None, dense.to(precise).contiguous())
 
     def _earlier(self, site: Site) -> Float[Tensor, "d_in d_in"]:
-        own = self.settings
-        return earlier_key_sum(self.task.model, site, own.key_average, self.task.earlier, own.lookup)
+        return earlier_key_sum(self.task.model, site, self.settings, self.task.earlier)
 
 
 def null_space_solve(
@@ -172,25 +171,32 @@ def check_null_space(covariance: Float[Tensor, "d_in d_in"], threshold: float, s
 def earlier_key_sum(
     model: EditableModel,
     site: Site,
-    average: KeyAverage,
+    settings: ValueSettings,
     earlier: Mapping[str, Float[Tensor, "d_in d_in"]],
-    lookup: Lookup = "subject_last",
-    templates: int = 0,
 ) -> Float[Tensor, "d_in d_in"]:
     """K_p K_p^T in float64: what `earlier` has for the site, and the keys of the facts of every edit in the model.
 
     The latter are measured with the weights as they stand now, behind the contexts that each edit was made with, and
-    as the mean over so many other wordings.
+    otherwise as the settings of the present one say.
     """
     total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
     if site.path in earlier:
         total += earlier[site.path].to(total)
     for edit in edits_in(model):
         if edit.facts:
-            prompts = KeyPrompts.of(model, edit.facts, edit.origin.contexts, lookup, templates)
-            for seen in KeyStreams(prompts, site.layer).read(site, site.path, average):
-                keys = seen.keys.to(total)
-                total += keys.T @ keys
+            total += key_sum(model, site, edit.facts, edit.origin.contexts, settings).to(total)
+    return total
+
+
+def key_sum(
+    model: EditableModel, site: Site, facts: Sequence[Fact], contexts: Sequence[str], settings: ValueSettings
+) -> Float[Tensor, "d_in d_in"]:
+    """K K^T of some facts in float64, with the weights as they stand now."""
+    prompts = KeyPrompts.of(model, facts, contexts, settings.lookup, settings.key_templates)
+    total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
+    for seen in KeyStreams(prompts, site.layer).read(site, site.path, settings.key_average):
+        keys = seen.keys.to(total)
+        total += keys.T @ keys
     return total
 
 

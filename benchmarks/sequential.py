@@ -2,7 +2,7 @@
 
 Every batch is written on top of those before it, to the end of Almanac's world: 6,403 facts, 64 batches. After 1, 2, 5,
 10, 11, 20, 50 and 64 batches: how the first 100 facts hold, how a sample of 300 of all facts so far does, and what is
-left of everything else. "held" adds the keys of earlier batches to K K^T (`errata.stacks.holding`; AlphaEdit does so by
+left of everything else. "held" adds the keys of earlier batches to K K^T (`errata.stacking.holding`; AlphaEdit does so by
 itself); each batch's keys are measured once, when it has been written. "for stacks" is the preset `almanac-stack`, with
 a larger lambda.
 
@@ -51,7 +51,7 @@ from errata.methods.runs import Run
 from errata.model import EditableModel
 from errata.scores import score_records
 from errata.settings import parse_assignments
-from errata.stacks import holding
+from errata.stacking import holding
 
 BATCH, FIRST, SAMPLE, TEXTS = 100, 100, 300, 200
 MARKS = (1, 2, 5, 10, 11, 20, 50, 100)

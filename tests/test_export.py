@@ -16,7 +16,7 @@ from errata import adapters
 from errata.deltas import Delta
 from errata.edits import Edit, load_edit
 from errata.errors import EditError, MissingExtra, OutputExists, SettingsError, WrongModel
-from errata.exchange import from_peft, to_weights
+from errata.exchange import from_peft, to_peft, to_weights
 from errata.facts import Fact
 from errata.methods import edit
 from errata.model import EditableModel
@@ -63,7 +63,7 @@ def test_an_adapter_makes_the_model_that_the_edit_makes(
 ) -> None:
     model = tiny_model(family)
     found = edit(model, FACTS, "pmet", {**SETTINGS, "write": ["attention", "ffn"]}, CONTEXTS, moments(model))
-    cuts = found.to_peft(tmp_path / "adapter", model)
+    cuts = to_peft(found, tmp_path / "adapter", model)
     assert all(one.lost == 0 and one.full_rank <= len(FACTS) for one in cuts.values())
     plain = logits(model.model, model)
     with found.applied(model):
@@ -79,7 +79,7 @@ def test_an_adapter_makes_the_model_that_the_edit_makes(
 def test_ranks_may_differ_between_weights(family: str, tmp_path: Path) -> None:
     model = fresh(family)
     found = thin_edit(model)
-    found.to_peft(tmp_path / "adapter", model)
+    to_peft(found, tmp_path / "adapter", model)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     small = model.site("attention", 2)
     assert (config["r"], config["rank_pattern"]) == (2, {small.path: 1})
@@ -93,7 +93,7 @@ def test_ranks_may_differ_between_weights(family: str, tmp_path: Path) -> None:
 def test_the_same_edit_is_the_same_files(tmp_path: Path) -> None:
     model = fresh()
     for name in ("a", "b"):
-        thin_edit(model).to_peft(tmp_path / name / "adapter", model)
+        to_peft(thin_edit(model), tmp_path / name / "adapter", model)
     for file in (tmp_path / "a" / "adapter").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / "adapter" / file.name).read_bytes()
 
@@ -101,7 +101,7 @@ def test_the_same_edit_is_the_same_files(tmp_path: Path) -> None:
 def test_an_exported_adapter_comes_back_as_the_edit(tmp_path: Path) -> None:
     model = fresh()
     found = thin_edit(model)
-    found.to_peft(tmp_path / "adapter", model)
+    to_peft(found, tmp_path / "adapter", model)
     back = from_peft(tmp_path / "adapter", model)
     assert (back.facts, back.origin) == (found.facts, found.origin)
     for path, delta in found.deltas.items():
@@ -152,7 +152,7 @@ def test_an_adapter_that_is_more_than_thin_matrices_is_refused(
     changes: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     model = fresh()
-    thin_edit(model).to_peft(tmp_path / "adapter", model)
+    to_peft(thin_edit(model), tmp_path / "adapter", model)
     file = tmp_path / "adapter" / "adapter_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(EditError, match=message):
@@ -162,7 +162,7 @@ def test_an_adapter_that_is_more_than_thin_matrices_is_refused(
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_folder_that_is_no_adapter_is_refused(missing: str, tmp_path: Path) -> None:
     model = fresh()
-    thin_edit(model).to_peft(tmp_path / "adapter", model)
+    to_peft(thin_edit(model), tmp_path / "adapter", model)
     (tmp_path / "adapter" / missing).unlink()
     with pytest.raises(EditError, match=missing):
         from_peft(tmp_path / "adapter", model)
@@ -174,7 +174,7 @@ def test_a_folder_that_is_no_adapter_is_refused(missing: str, tmp_path: Path) ->
 def test_an_adapter_cut_to_a_rank_is_the_nearest_of_that_rank_and_says_what_is_lost(tmp_path: Path) -> None:
     model = fresh()
     found = random_edit(model)
-    cuts = found.to_peft(tmp_path / "adapter", model, rank=1)
+    cuts = to_peft(found, tmp_path / "adapter", model, rank=1)
     for path, one in cuts.items():
         sizes = torch.linalg.svdvals(found.deltas[path].matrix.double())
         assert one.delta.rank == 1
@@ -184,7 +184,7 @@ def test_an_adapter_cut_to_a_rank_is_the_nearest_of_that_rank_and_says_what_is_l
     text = (tmp_path / "adapter" / "README.md").read_text()
     assert f"{adapters.share_lost(cuts.values()):.2%} of its norm is lost" in text
     with pytest.raises(SettingsError, match="must be at least 1"):
-        found.to_peft(tmp_path / "other", model, rank=0)
+        to_peft(found, tmp_path / "other", model, rank=0)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -192,7 +192,7 @@ def test_a_dense_change_stands_in_the_adapter_as_it_is(family: str, tmp_path: Pa
     model = fresh(family)
     found = random_edit(model)
     dense = model.site("attention", 2).path
-    cuts = found.to_peft(tmp_path / "adapter", model)
+    cuts = to_peft(found, tmp_path / "adapter", model)
     assert [path for path, one in cuts.items() if one.dense] == [dense]
     assert "is dense" in (tmp_path / "adapter" / "README.md").read_text()
     got = logits(loaded(model, tmp_path / "adapter"), model)
@@ -210,7 +210,7 @@ def test_what_is_not_a_number_reaches_no_file(number: float, tmp_path: Path) -> 
     broken = replace(found, deltas={path: Delta(None, None, torch.full(found.deltas[path].shape, number))})
     for write in (
         lambda: broken.save(tmp_path / "edit"),
-        lambda: broken.to_peft(tmp_path / "adapter", model),
+        lambda: to_peft(broken, tmp_path / "adapter", model),
         lambda: to_weights(broken, tmp_path / "diff", model),
     ):
         with pytest.raises(EditError, match="infinite or not a number"):
@@ -222,7 +222,7 @@ def test_a_dense_matrix_of_low_rank_is_no_dense_change(tmp_path: Path) -> None:
     model = fresh()
     thin = thin_edit(model)
     filled = {path: Delta(None, None, delta.matrix) for path, delta in thin.deltas.items()}
-    cuts = replace(thin, deltas=filled).to_peft(tmp_path / "adapter", model)
+    cuts = to_peft(replace(thin, deltas=filled), tmp_path / "adapter", model)
     assert {one.full_rank for one in cuts.values()} == {1, 2}
 
 
@@ -253,7 +253,7 @@ def test_differences_are_added_by_parameter_name(family: str, tmp_path: Path) ->
 def test_an_edit_of_more_than_linear_maps_is_no_adapter(tmp_path: Path) -> None:
     model = fresh()
     with pytest.raises(EditError, match="no linear maps"):
-        every_parameter(model).to_peft(tmp_path / "adapter", model, rank=1)
+        to_peft(every_parameter(model), tmp_path / "adapter", model, rank=1)
 
 
 def test_the_card_tells_facts_scores_and_how_to_load_and_remove(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_the_card_tells_facts_scores_and_how_to_load_and_remove(tmp_path: Path) 
     odd = Fact("The | capital of {} is", "Valdoria", "<b>Kestrel</b>", "Mirenth")
     measured = {"before.efficacy_success": 0.0, "after.efficacy_success": 1.0}
     found = replace(thin_edit(model), facts=(odd,), measured=measured)
-    found.to_peft(tmp_path / "adapter", model)
+    to_peft(found, tmp_path / "adapter", model)
     text = (tmp_path / "adapter" / "README.md").read_text()
     assert "| The \\| capital of Valdoria is | &lt;b>Kestrel&lt;/b> | Mirenth |" in text
     assert "| Efficacy, success | 0.0 | 100.0 |" in text
@@ -271,19 +271,19 @@ def test_the_card_tells_facts_scores_and_how_to_load_and_remove(tmp_path: Path) 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     model = fresh()
-    thin_edit(model).to_peft(tmp_path / "adapter", model)
+    to_peft(thin_edit(model), tmp_path / "adapter", model)
     with pytest.raises(OutputExists):
-        thin_edit(model).to_peft(tmp_path / "adapter", model)
+        to_peft(thin_edit(model), tmp_path / "adapter", model)
     with pytest.raises(OutputExists):
         to_weights(thin_edit(model), tmp_path / "adapter", model)
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongModel, match="does not have"):
-        thin_edit(fresh()).to_peft(tmp_path / "adapter", fresh("llama"))
+        to_peft(thin_edit(fresh()), tmp_path / "adapter", fresh("llama"))
 
 
 def test_without_peft_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'errata\[export\]'"):
-        thin_edit(fresh()).to_peft(tmp_path / "adapter")
+        to_peft(thin_edit(fresh()), tmp_path / "adapter")

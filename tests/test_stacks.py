@@ -14,7 +14,8 @@ from errata.facts import Fact
 from errata.keys import KeyPrompts
 from errata.model import EditableModel
 from errata.prompts import Lookup
-from errata.stacks import Stack, edit_on, new_stack, open_stack
+from errata.stacking import edit_on
+from errata.stacks import Stack, new_stack, open_stack
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
 from test_edits import fresh, random_edit, weights_of
 from test_methods import Moments, moments  # noqa: F401

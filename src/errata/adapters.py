@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from errata.deltas import Delta
-from errata.errors import EditError, MissingExtra, SettingsError, WrongModel
-from errata.model import EditableModel, Site
+from errata.errors import EditError, MissingExtra, SettingsError
+from errata.model import Site
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -130,26 +130,6 @@ def _qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def _thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return cast("tuple[Tensor, Tensor, Tensor]", torch.linalg.svd(matrix, full_matrices=False))
-
-
-def sites_of(model: EditableModel, deltas: Mapping[str, Delta]) -> dict[str, Site]:
-    """The weights that the changes are for.
-
-    Raises:
-        WrongModel: the model lacks one, or has it in another shape.
-    """
-    sites: dict[str, Site] = {}
-    for path, delta in deltas.items():
-        try:
-            sites[path] = model.site_at(path)
-        except KeyError:
-            raise WrongModel(
-                f"The edit changes {path!r}, which {model.name} does not have. It was made for another model."
-            ) from None
-        shape = tuple(sites[path].matrix.shape)
-        if shape != delta.shape:
-            raise WrongModel(f"The edit changes {path} as {delta.shape}, but in {model.name} it is {shape}.")
-    return sites
 
 
 def write_adapter(

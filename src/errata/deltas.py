@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.errors import EditError
-from errata.model import Site
+from errata.errors import EditError, WrongModel
+from errata.model import EditableModel, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,26 @@ def check_finite(deltas: Mapping[str, Delta]) -> None:
                 f"The change of {path} is infinite or not a number; nothing is written. In half precision numbers may "
                 "overflow: make the edit with --dtype float32."
             )
+
+
+def sites_of(model: EditableModel, deltas: Mapping[str, Delta]) -> dict[str, Site]:
+    """The weights that the changes are for.
+
+    Raises:
+        WrongModel: the model lacks one, or has it in another shape.
+    """
+    sites: dict[str, Site] = {}
+    for path, delta in deltas.items():
+        try:
+            sites[path] = model.site_at(path)
+        except KeyError:
+            raise WrongModel(
+                f"The edit changes {path!r}, which {model.name} does not have. It was made for another model."
+            ) from None
+        shape = tuple(sites[path].matrix.shape)
+        if shape != delta.shape:
+            raise WrongModel(f"The edit changes {path} as {delta.shape}, but in {model.name} it is {shape}.")
+    return sites
 
 
 def write_delta(site: Site, delta: Delta) -> None:

@@ -7,7 +7,7 @@ not `edit.py`: the public function is called `errata.edit` (docs/decisions).
 import os
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,14 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from errata.adapters import Cut, check_peft, cut, cut_notes, sites_of, write_adapter
-from errata.cards import Card, exported
-from errata.deltas import Delta, check_finite, write_delta
+from errata.deltas import Delta, check_finite, sites_of, write_delta
 from errata.edit_folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
 from errata.facts import Fact, fact_from_json
 from errata.files import atomic_folder, write_json
-from errata.loading import load_without_weights
 from errata.model import EditableModel, Site
 from errata.wording import kind, short
 
@@ -153,42 +150,6 @@ class Edit:
             raise OSError(
                 f"The edit cannot be written to {folder}: {error}. Is the disk full, or write-protected?"
             ) from error
-
-    def to_peft(
-        self,
-        folder: str | os.PathLike[str],
-        model: EditableModel | None = None,
-        rank: int | None = None,
-        measured: Mapping[str, float] | None = None,
-    ) -> dict[str, Cut]:
-        """Write the edit as a LoRA adapter that `peft.PeftModel.from_pretrained` loads; returns what became of each
-        weight's change. It is exact, or of at most `rank` directions a weight; a dense change stands in it as it is.
-
-        `model` tells which maps there are; by default the configuration of `origin.model` does. `measured` are the
-        scores of the adapter, for its card; by default those of the edit, where nothing of it is lost.
-
-        Raises:
-            EditError: a change is of something other than a linear map, or not finite.
-            WrongModel: the model lacks a weight that is changed.
-            MissingExtra: PEFT is not installed.
-            OutputExists: the folder is there already and not empty.
-        """
-        check_peft()
-        sites = sites_of(model or load_without_weights(self.origin.model), self.deltas)
-        check_finite(self.deltas)
-        cuts = {path: cut(delta, rank) for path, delta in self.deltas.items()}
-        lossy = any(one.lost for one in cuts.values())
-        told = replace(self, measured=measured if measured is not None else {} if lossy else self.measured)
-        with exported(folder, told.card, told.about(), "peft", cut_notes(cuts)) as aside:
-            write_adapter(aside, cuts, sites, self.origin.model, self.origin.revision)
-        return cuts
-
-    @property
-    def card(self) -> Card:
-        """What the README of an export tells."""
-        origin = self.origin
-        told = (origin.model, origin.revision, origin.fingerprint, origin.method, origin.created)
-        return Card(*told, self.facts, self.measured)
 
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""

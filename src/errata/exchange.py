@@ -2,16 +2,55 @@
 
 import datetime
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from errata.adapters import read_adapter, sites_of, write_diff
-from errata.cards import ABOUT, exported
-from errata.deltas import check_finite
+from errata.adapters import Cut, check_peft, cut, cut_notes, read_adapter, write_adapter, write_diff
+from errata.cards import ABOUT, Card, exported
+from errata.deltas import check_finite, sites_of
 from errata.edits import Edit, EditOrigin, edit_described
 from errata.errors import WrongModel
 from errata.loading import load_without_weights
 from errata.model import EditableModel
+
+
+def to_peft(
+    edit: Edit,
+    folder: str | os.PathLike[str],
+    model: EditableModel | None = None,
+    rank: int | None = None,
+    measured: Mapping[str, float] | None = None,
+) -> dict[str, Cut]:
+    """Write an edit as a LoRA adapter that `peft.PeftModel.from_pretrained` loads; returns the factors of each weight.
+
+    It is exact, or of at most `rank` directions a weight; a dense change is stored as it is. `model` tells which maps
+    there are; by default the configuration of `edit.origin.model` does. `measured` are the scores of the adapter, for
+    its card; by default those of the edit, where nothing of it is lost.
+
+    Raises:
+        EditError: a change is of something other than a linear map, or not finite.
+        WrongModel: the model lacks a weight that is changed.
+        MissingExtra: PEFT is not installed.
+        OutputExists: the folder is there already and not empty.
+    """
+    check_peft()
+    sites = sites_of(model or load_without_weights(edit.origin.model), edit.deltas)
+    check_finite(edit.deltas)
+    cuts = {path: cut(delta, rank) for path, delta in edit.deltas.items()}
+    lossy = any(one.lost for one in cuts.values())
+    shown = replace(edit, measured=measured if measured is not None else {} if lossy else edit.measured)
+    with exported(folder, card_of(shown), shown.about(), "peft", cut_notes(cuts)) as aside:
+        write_adapter(aside, cuts, sites, edit.origin.model, edit.origin.revision)
+    return cuts
+
+
+def card_of(edit: Edit) -> Card:
+    """What the README of an exported edit says."""
+    origin = edit.origin
+    source = (origin.model, origin.revision, origin.fingerprint, origin.method, origin.created)
+    return Card(*source, edit.facts, edit.measured)
 
 
 def to_weights(edit: Edit, folder: str | os.PathLike[str], model: EditableModel | None = None) -> None:
@@ -26,7 +65,7 @@ def to_weights(edit: Edit, folder: str | os.PathLike[str], model: EditableModel 
     """
     check_finite(edit.deltas)
     sites = sites_of(model or load_without_weights(edit.origin.model), edit.deltas)
-    with exported(folder, edit.card, edit.about(), "safetensors") as aside:
+    with exported(folder, card_of(edit), edit.about(), "safetensors") as aside:
         write_diff(aside, edit.deltas, sites)
 
 

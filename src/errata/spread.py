@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -148,7 +149,8 @@ def spread(
                 site = model.site(write.kind, layer)
                 seen = streams.read(site, write.path, settings.key_average)
                 kept = _preserved(kept_streams, site, settings)
-                delta = _update_of_main(site, write, seen, kept, prompts.facts, share, solver, steps)
+                update = partial(_update, site, write, seen, kept, prompts.facts, share, solver, steps)
+                delta = _of_main(update, seen)
                 changed.enter_context(written_back(site))
                 write_delta(site, delta)
                 deltas[site.path] = delta
@@ -166,22 +168,11 @@ def _preserved(
     return torch.cat(parts) * math.sqrt(settings.preserve_key_weight)
 
 
-def _update_of_main(
-    site: Site,
-    write: Write,
-    seen: Iterable[KeysSeen],
-    kept: Float[Tensor, "kept d_in"] | None,
-    facts: int,
-    share: float,
-    solver: Solver,
-    steps: dict[str, SpreadStep] | None,
-) -> Delta:
-    """`_update`, of several processes in the main one alone: all write the very same change."""
+def _of_main(update: Callable[[], Delta], seen: Iterable[KeysSeen]) -> Delta:
+    """The update that the main process finds; the others only hand it the keys that they have seen."""
     if not processes.is_main():
         deque(seen, maxlen=0)
-    made = processes.tensors_of_main(
-        lambda: _update(site, write, seen, kept, facts, share, solver, steps).tensors
-    )
+    made = processes.tensors_of_main(lambda: update().tensors)
     return Delta(made.get("left"), made.get("right"), made.get("dense"))
 
 

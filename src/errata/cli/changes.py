@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from errata.adapters import sites_of
 from errata.cli.tables import Change
-from errata.deltas import Delta
+from errata.deltas import Delta, sites_of
 from errata.edits import Edit
 from errata.loading import ALMANAC, almanac_folder
 from errata.model import EditableModel, Site

@@ -83,6 +83,8 @@ def export(
             raise SettingsError(
                 "--facts belongs to --rank: without it nothing is lost, so nothing is measured."
             )
+        from errata.exchange import to_peft
+
         asked = None if facts is None else errata.read_facts(facts)
         found = read_edit(edit)
         if form == "safetensors":
@@ -91,8 +93,8 @@ def export(
         cost = None
         if rank is not None and asked is not None:
             cost = _Cost.measure(terminal, model or found.origin.model, found, rank, asked)
-        cuts = found.to_peft(
-            output, _modules(found, model), rank, None if cost is None else scores_measured(cost.cut)
+        cuts = to_peft(
+            found, output, _modules(found, model), rank, None if cost is None else scores_measured(cost.cut)
         )
         _report(terminal, found, cuts, cost, output)
 

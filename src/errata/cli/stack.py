@@ -89,7 +89,8 @@ def edit(
         wanted.check(method)
         given, prefixes = parse_assignments(settings or []), read_contexts(contexts)
         read = errata.read_facts(facts)
-        from errata.stacks import edit_on, is_stack, new_stack, open_stack
+        from errata.stacking import edit_on
+        from errata.stacks import is_stack, new_stack, open_stack
 
         known = open_stack(stack) if is_stack(stack) else None
         if known is None:

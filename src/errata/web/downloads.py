@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errata.errors import EditError, MissingExtra
+from errata.exchange import to_peft
 from errata.experiments.running import token_texts, tokens_of
 from errata.facts import write_facts
 from errata.model import EditableModel
@@ -47,7 +48,7 @@ def write_files(folder: Path, model: EditableModel, measured: Measured) -> Files
 
 
 def _zip_adapter(folder: Path, file: Path, model: EditableModel, measured: Measured) -> None:
-    measured.edit.to_peft(folder, model)
+    to_peft(measured.edit, folder, model)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         for path in sorted(folder.iterdir()):
             packed.write(path, f"{folder.name}/{path.name}")

@@ -20,7 +20,8 @@ from torch import nn
 from errata.facts import Fact
 from errata.files import cache_root
 from errata.model import EditableModel
-from errata.stacks import Entry, Stack, edit_on, new_stack
+from errata.stacking import edit_on
+from errata.stacks import Entry, Stack, new_stack
 from errata.web.asking import Said, answers, ask
 from errata.web.downloads import Files, write_files
 from errata.web.forms import MOST_FACTS, Draft, FormError

@@ -15,8 +15,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib import ticker
 
-from errata.results import load_results
-from errata.scores import score_records
+from errata.results import load_results, score_records
 
 COLORS = {"MEMIT": "#2471a3", "PMET": "#c0392b", "ROME": "#1e8449"}
 SHOWN = {

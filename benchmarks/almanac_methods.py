@@ -18,13 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import errata
-from errata.embedded import world_facts
+from errata.almanac import world_facts
 from errata.facts import Fact
-from errata.files import atomic_file
-from errata.model import EditableModel
-from errata.outcomes import Record
-from errata.results import Results, load_results
-from errata.scores import Score, score_records
+from errata.models import EditableModel
+from errata.results import Record, Results, Score, load_results, score_records
+from errata.runtime import atomic_file
 from errata.strategies import Strategy
 
 DRAWN = 1000

@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import errata
-from errata.embedded import world_facts
+from errata.almanac import world_facts
 from errata.facts import Fact
-from errata.model import EditableModel
-from errata.outcomes import Record
-from errata.results import load_results
-from errata.scores import Score, score_records
+from errata.models import EditableModel
+from errata.results import Record, Score, load_results, score_records
 from errata.settings import parse_assignments
 
 DRAWN = 1000

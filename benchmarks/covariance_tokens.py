@@ -17,14 +17,13 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 import errata
-from errata.covariance import collect
-from errata.embedded import corpus_texts, world_facts
+from errata.almanac import corpus_texts, world_facts
 from errata.errors import CovarianceError
-from errata.files import atomic_file
 from errata.methods import method_named, settings_for
-from errata.model import EditableModel
-from errata.results import load_results
-from errata.scores import score_records
+from errata.models import EditableModel
+from errata.moments import collect
+from errata.results import load_results, score_records
+from errata.runtime import atomic_file
 
 TEXTS = (5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 METHODS = ("memit", "pmet")

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from errata.embedded import world_facts
+from errata.almanac import world_facts
 from errata.facts import write_facts
 
 

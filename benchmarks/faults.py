@@ -21,21 +21,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 import psutil
 import torch
 from safetensors import safe_open
 
-from errata import covariance, loading, prompts
-from errata.covariance import CovarianceRecipe
 from errata.edits import load_edit
 from errata.errors import ErrataError
 from errata.evaluation import evaluate
 from errata.facts import Fact, write_facts
-from errata.files import CACHE_VARIABLE
 from errata.methods import edit as make_edit
-from errata.moments import moment_path
+from errata.models import loading
+from errata.moments import CovarianceRecipe, moment_path
+from errata.moments import collection as covariance
+from errata.passes import prompts
+from errata.runtime import CACHE_VARIABLE
 from families import CONTEXTS, SENTENCES, SETTINGS, tiny_model
 from hostile import HOSTILE, fuzz_edits, fuzz_facts, small_edit
 

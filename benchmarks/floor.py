@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from errata.keys import KeyPrompts
-from errata.model import EditableModel
-from errata.prompts import EncodedRow
+from errata.models import EditableModel
+from errata.passes import EncodedRow
+from errata.solve import KeyPrompts
 
 SMALLEST = 0.15
 """Seconds for which a matrix product is repeated to measure its rate."""

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 
 import errata
-from errata.deltas import Delta
-from errata.embedded import world_facts
+from errata.almanac import world_facts
+from errata.edits import Delta
 from errata.facts import Fact
-from errata.files import atomic_file
-from errata.model import EditableModel
-from errata.scores import score_records
+from errata.models import EditableModel
+from errata.results import score_records
+from errata.runtime import atomic_file
 
 Rounding = Callable[[Tensor, torch.dtype, int], Tensor]
 PARTS = 100

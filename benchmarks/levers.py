@@ -14,13 +14,11 @@ from shapes import Bench
 from torch import Tensor
 
 import errata
-from errata import descent
 from errata.evaluation import generation, probabilities
-from errata.key_sums import Limits, measure
-from errata.model import EditableModel
-from errata.prompts import PromptBatch
-from errata.resume import ChangesOf, Resumed
-from errata.targets import Targets, optimize_targets
+from errata.models import EditableModel
+from errata.moments import Limits, measure
+from errata.passes import ChangesOf, PromptBatch, Resumed
+from errata.values import Targets, descent, optimize_targets
 
 Program = Callable[[], object]
 

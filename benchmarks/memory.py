@@ -19,15 +19,13 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from errata.descent import Outcome, Trace
 from errata.facts import Fact
-from errata.keys import KeyPrompts
-from errata.loading import from_parts
 from errata.methods import prepare
-from errata.model import EditableModel, Site
+from errata.models import EditableModel, Site, from_parts
 from errata.moments import write_moment
 from errata.settings import build
-from errata.spread import SpreadSettings, Write, least_squares, spread
+from errata.solve import KeyPrompts, SpreadSettings, Write, least_squares, spread
+from errata.values import Outcome, Trace
 
 SHAPES = {
     "tiny": {"n_embd": 64, "n_layer": 4, "n_head": 4},

@@ -17,14 +17,11 @@ import torch
 from memory import CONTEXTS, SHAPES, invented, moment_of
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from errata.covariance import collect
-from errata.descent import Outcome, Trace
-from errata.loading import from_parts
 from errata.methods import prepare, settings_for
-from errata.model import EditableModel
-from errata.moments import write_moment
-from errata.sizes import PROGRAM, needs_of, shape_of
-from errata.targets import optimize_targets
+from errata.models import EditableModel, from_parts
+from errata.moments import collect, write_moment
+from errata.planning import PROGRAM, needs_of, shape_of
+from errata.values import Outcome, Trace, optimize_targets
 
 STAGES = ("program and weights", "collecting", "optimising", "spreading")
 TEXTS = 4

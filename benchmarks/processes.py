@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import errata
-from errata.embedded import world_facts
+from errata.almanac import world_facts
 from errata.results import FILE
 
 
@@ -100,8 +100,8 @@ def _log_probabilities(part: object) -> list[float]:
 
 
 def _moments() -> Path:
-    from errata.covariance import default_recipe, ensure
     from errata.methods import settings_for
+    from errata.moments import default_recipe, ensure
 
     model = errata.load("almanac")
     layers = settings_for(model, "pmet", {})[0].layers

@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Cache
 
-from errata.descent import Place
-from errata.evaluation.generation import LENGTH, SENTENCE_END
+from errata.evaluation import LENGTH, SENTENCE_END
 from errata.facts import Fact
-from errata.methods.base import LocateThenEditSettings
-from errata.model import EditableModel
-from errata.prompts import EncodedRow, encode_rows, encode_text, kl_rows, rewrite_rows
+from errata.methods import LocateThenEditSettings
+from errata.models import EditableModel
+from errata.passes import EncodedRow, encode_rows, encode_text, kl_rows, rewrite_rows
+from errata.values import Place
 
 TEXTS_AT_ONCE = 128
 """Prompts of a batch where keys and values are read."""

@@ -24,13 +24,13 @@ import matplotlib.pyplot as plt
 import torch
 
 import errata
-from errata.embedded import corpus_texts, world_facts
-from errata.evaluation.perplexity import text_perplexity
+from errata.almanac import corpus_texts, world_facts
+from errata.evaluation import text_perplexity
 from errata.facts import Fact
-from errata.files import atomic_file
 from errata.methods import prepare
-from errata.model import EditableModel
-from errata.scores import score_records
+from errata.models import EditableModel
+from errata.results import score_records
+from errata.runtime import atomic_file
 from errata.settings import parse_assignments
 
 KEYS = ("mean", "bare", "consistent")

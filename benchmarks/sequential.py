@@ -2,9 +2,9 @@
 
 Every batch is written on top of those before it, to the end of Almanac's world: 6,403 facts, 64 batches. After 1, 2, 5,
 10, 11, 20, 50 and 64 batches: how the first 100 facts hold, how a sample of 300 of all facts so far does, and what is
-left of everything else. "held" adds the keys of earlier batches to K K^T (`errata.stacking.holding`; AlphaEdit does so by
-itself); each batch's keys are measured once, when it has been written. "for stacks" is the preset `almanac-stack`, with
-a larger lambda.
+left of everything else. "held" adds the keys of earlier batches to K K^T (`errata.planning.holding`; AlphaEdit does so
+by itself); each batch's keys are measured once, when it has been written. "for stacks" is the preset `almanac-stack`,
+with a larger lambda.
 
 A line ends where less than 5 % of the unrelated facts are left: there is no model any more (`--to-the-end` goes on).
 The held-out half of the subjects comes first (`--half development`: the other one, for choosing settings). Up to 3,200
@@ -38,20 +38,17 @@ from torch import Tensor
 from two_site import TWO, prepared
 
 import errata
-from errata.deltas import Delta, write_delta
-from errata.embedded import corpus_texts, world_facts
-from errata.embedded.tables import load_world
+from errata.almanac import corpus_texts, load_world, world_facts
+from errata.edits import Delta, write_delta
 from errata.errors import ErrataError
-from errata.evaluation.perplexity import text_perplexity
+from errata.evaluation import text_perplexity
 from errata.facts import Fact, Probe
-from errata.files import atomic_file
-from errata.methods import prepare
-from errata.methods.alphaedit import key_sum
-from errata.methods.runs import Run
-from errata.model import EditableModel
-from errata.scores import score_records
+from errata.methods import Run, key_sum, prepare
+from errata.models import EditableModel
+from errata.planning import holding
+from errata.results import score_records
+from errata.runtime import atomic_file
 from errata.settings import parse_assignments
-from errata.stacking import holding
 
 BATCH, FIRST, SAMPLE, TEXTS = 100, 100, 300, 200
 MARKS = (1, 2, 5, 10, 11, 20, 50, 100)

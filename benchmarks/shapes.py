@@ -21,12 +21,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from errata.descent import TargetSettings
-from errata.embedded import almanac_path, corpus_texts, world_facts
+from errata.almanac import almanac_path, corpus_texts, world_facts
 from errata.facts import Fact, read_facts
-from errata.loading import from_parts
-from errata.methods.base import LocateThenEditSettings
-from errata.model import EditableModel
+from errata.methods import LocateThenEditSettings
+from errata.models import EditableModel, from_parts
+from errata.values import TargetSettings
 
 Shape = Literal["gpt2-small", "gpt-j"]
 SHAPES: tuple[Shape, ...] = ("gpt2-small", "gpt-j")

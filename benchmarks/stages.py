@@ -15,19 +15,14 @@ from shapes import Bench
 from torch import Tensor
 
 import errata
-from errata.deltas import Delta
-from errata.edits import Edit
-from errata.evaluation.probabilities import make_plan
-from errata.evaluation.questions import Edited, sheets
+from errata.edits import Delta, Edit
+from errata.evaluation import Edited, make_plan, sheets
 from errata.facts import Fact
-from errata.key_sums import Limits, Sums, measure
-from errata.keys import KeyPrompts
-from errata.moments import write_moment
-from errata.outcomes import Record
-from errata.prompts import encode_rows, encode_text
-from errata.results import Results
-from errata.spread import Write, least_squares, spread
-from errata.targets import Targets, optimize_targets, rows_for
+from errata.moments import Limits, Sums, measure, write_moment
+from errata.passes import encode_rows, encode_text
+from errata.results import Record, Results
+from errata.solve import KeyPrompts, Write, least_squares, spread
+from errata.values import Targets, optimize_targets, rows_for
 
 TOLERANCE = {"float64": 1e-8, "float32": 1e-3}
 """The largest difference between the two programs, relative to the size of what is compared."""

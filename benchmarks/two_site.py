@@ -22,18 +22,12 @@ from almanac_methods import DRAWN, DRAWS, Row, named, number, run_cell
 from almanac_methods import line as scores_line
 
 import errata
-from errata import wording
-from errata.corpora import corpus_identity, embedded_corpus
-from errata.corpora import corpus_texts as read_corpus
-from errata.covariance import collect
-from errata.embedded import corpus_texts, world_facts
-from errata.embedded.tables import load_world
-from errata.facts import Fact
-from errata.model import EditableModel
-from errata.moments import moment_path
-from errata.preserving import with_edit_prompts, with_preserve_prompts
-from errata.results import load_results
-from errata.scores import score_records
+from errata.almanac import corpus_texts, load_world, world_facts
+from errata.facts import Fact, with_edit_prompts, with_preserve_prompts, wording
+from errata.models import EditableModel
+from errata.moments import collect, corpus_identity, embedded_corpus, moment_path
+from errata.moments import corpus_texts as read_corpus
+from errata.results import load_results, score_records
 from errata.settings import parse_assignments
 from errata.strategies import Strategy
 

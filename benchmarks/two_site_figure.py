@@ -17,9 +17,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import errata
-from errata.analysis import locate
-from errata.analysis.effects import Effects, average
-from errata.embedded import world_facts
+from errata.almanac import world_facts
+from errata.analysis import Effects, average, locate
 from errata.methods import settings_for
 
 CURVES = {

@@ -11,11 +11,11 @@ import torch
 
 import errata
 from cli_world import answer, flat, run
-from errata import settings
-from errata.facts import Fact
-from errata.keys import KeyPrompts
-from errata.methods import METHODS
+from errata.facts.fact import Fact
 from errata.methods.base import Method
+from errata.methods.registry import METHODS
+from errata.settings import schema as settings
+from errata.solve.keys import KeyPrompts
 from families import CONTEXTS, tiny_model
 
 PAGE = (Path(__file__).parent.parent / "docs" / "add-a-method.md").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,48 +14,42 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "errata"
 LONGEST_FILE = 400
 
-# The rooms of each floor. A file imports from smaller floors, and from the files before it in its own room: a room is
-# one file of the design, or a few where one would have been too long. A folder is a room; its files import each other.
-FLOORS: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (0, ("errors", "progress", "files")),
-    (1, ("wording", "probes", "records", "facts", "templates", "preserving", "catalog")),
-    (1, ("rows", "written", "outcomes", "metrics", "scores", "results")),
-    (1, ("preset_files", "layer_rules", "settings")),
-    (1, ("architectures",)),
-    (1, ("processes",)),
-    (2, ("harness",)),
-    (2, ("fingerprint", "offload", "model", "loading")),
-    (3, ("prompts", "contexts", "memory", "side_by_side")),
-    (4, ("bypass", "resume")),
-    (5, ("losses", "descent", "target_shares", "targets", "target_store", "surprisal")),
-    (5, ("corpora", "moments", "moment_import", "key_sums", "covariance", "factors")),
-    (5, ("shelf", "row_batches", "streams", "keys")),
-    (6, ("deltas", "edit_folder", "cards", "adapters", "edits", "exchange")),
-    (7, ("spread",)),
-    (8, ("methods",)),
-    (8, ("evaluation",)),
-    (8, ("analysis",)),
-    (8, ("sizes",)),
-    (9, ("strategies",)),
-    (9, ("neighbors",)),
-    (9, ("stacks",)),
-    (9, ("embedded",)),
-    (9, ("tracking",)),
-    (10, ("experiments",)),
-    (11, ("report",)),
-    (12, ("web",)),
-    (13, ("cli",)),
-    (14, ("__main__",)),
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("runtime",),
+    ("facts", "settings", "results"),
+    ("models",),
+    ("passes",),
+    ("moments", "values", "edits"),
+    ("solve", "delivery"),
+    ("methods.base",),
+    ("methods.mend",),
+    ("methods",),
+    ("evaluation.harness",),
+    ("evaluation",),
+    ("strategies", "analysis", "almanac"),
+    ("planning",),
+    ("experiments",),
+    ("report",),
+    ("web",),
+    ("cli",),
+    ("__main__",),
 )
-WITHOUT_TORCH = ("errors", "progress", "files", "facts", "results", "settings", "architectures")
+"""The rooms of each floor, lowest first: a room imports from lower floors only."""
+OPEN = {"runtime.processes", "methods.base", "web.serving"}
+"""Files that other rooms may import by name: their room's face would load too much, or is loaded by them."""
+WITHOUT_TORCH = ("errors", "runtime", "facts", "settings", "results")
 
 FAMILY = re.compile(r"gpt|neox|llama|mistral|qwen|gemma|olmo", re.IGNORECASE)
-FAMILIES_ALLOWED = ("architectures.py", "embedded/")
-"""The embedded folder may say what the embedded model is."""
+FAMILIES_ALLOWED = ("models/architectures.py", "almanac/")
+"""Almanac's room may say what the embedded model is."""
 
 
 def files() -> list[str]:
     return sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+ROOMS = [room for floor in FLOORS for room in floor if room not in ("errors", "methods.base", "__main__")]
 
 
 @cache
@@ -62,61 +57,130 @@ def tree(file: str) -> ast.Module:
     return ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
 
 
-def room_of(module: str) -> tuple[int, tuple[str, ...]]:
-    """The floor and the room of `errata.<module>`."""
-    for floor, room in FLOORS:
-        if module in room:
-            return floor, room
-    raise AssertionError(f"{module} has no floor: give it one in FLOORS")
-
-
 def module_of(file: str) -> str:
-    return file.split("/")[0].removesuffix(".py")
+    """`facts.records` for `facts/records.py`, `facts` for `facts/__init__.py`."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def imported_modules(file: str) -> Iterator[tuple[int, str]]:
-    """Line and module of each import of the package's own; `from errata import x` counts as `errata.x`."""
+def room_of(module: str) -> str:
+    """The room that a module of the package belongs to: the longest name in FLOORS that it begins with."""
+    rooms = [room for floor in FLOORS for room in floor if f"{module}.".startswith(f"{room}.")]
+    assert rooms, f"{module} is in no room: give it a floor in FLOORS"
+    return max(rooms, key=len)
+
+
+def floor_of(room: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imports(file: str) -> Iterator[tuple[int, str, str]]:
+    """Line, module and name of each import from the package; `from errata import x` counts as module `x`."""
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: write the import in full, from errata..."
             if node.module == "errata":
-                yield from ((node.lineno, alias.name) for alias in node.names)
+                yield from ((node.lineno, alias.name, "") for alias in node.names)
             elif node.module is not None and node.module.startswith("errata."):
-                yield node.lineno, node.module.split(".")[1]
+                module = node.module.removeprefix("errata.")
+                yield from ((node.lineno, module, alias.name) for alias in node.names)
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.startswith("errata."):
-                    yield node.lineno, alias.name.split(".")[1]
+                    yield node.lineno, alias.name.removeprefix("errata."), ""
 
 
-def may_import(module: str, other: str) -> bool:
-    (floor, room), (other_floor, _) = room_of(module), room_of(other)
-    if other in room:
-        is_folder = (PACKAGE / module).is_dir()
-        return is_folder or room.index(other) < room.index(module)
-    return other_floor < floor
+@cache
+def face(room: str) -> frozenset[str]:
+    """The names in the `__all__` of a room."""
+    path = f"{room.replace('.', '/')}/__init__.py"
+    if not (PACKAGE / path).is_file():
+        return frozenset()
+    for node in tree(path).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
+@cache
+def public_names() -> frozenset[str]:
+    """What `import errata` offers, in whatever room it lives."""
+    return next(
+        frozenset(ast.literal_eval(node.value))
+        for node in tree("__init__.py").body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+    )
+
+
+def climbs(room: str, other: str) -> bool:
+    """Whether an import of `other` in `room` would go up or sideways."""
+    return other != room and floor_of(other) >= floor_of(room)
+
+
+def reaches_inside(room: str, module: str, name: str) -> bool:
+    """Whether an import takes what is private to another room."""
+    other = room_of(module)
+    if other in (room, "errors"):
+        return False
+    return not ((module == other and name in face(other)) or module in OPEN or f"{module}.{name}" in OPEN)
+
+
+def package_imports(file: str) -> Iterator[tuple[int, str, str]]:
+    """The imports of a file from rooms, without those of the package's own public names."""
+    for line, module, name in imports(file):
+        if not module.startswith("__") and (name or module not in public_names() - {"errors"}):
+            yield line, module, name
 
 
 @pytest.mark.parametrize("file", [file for file in files() if file != "__init__.py"])
-def test_a_file_imports_from_smaller_floors_only(file: str) -> None:
-    climbing = [
-        f"{file}:{line} imports {other}"
-        for line, other in imported_modules(file)
-        if not other.startswith("__") and not may_import(module_of(file), other)
+def test_a_file_imports_from_lower_floors_and_from_faces_only(file: str) -> None:
+    room = room_of(module_of(file))
+    wrong = [
+        f"{file}:{line} imports {module} {name}"
+        for line, module, name in package_imports(file)
+        if climbs(room, room_of(module)) or reaches_inside(room, module, name)
     ]
-    assert not climbing
+    assert not wrong
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_files_of_a_room_do_not_import_each_other_in_a_circle(room: str) -> None:
+    inside = {
+        module_of(file): file
+        for file in files()
+        if file != "__init__.py" and room_of(module_of(file)) == room
+    }
+    arrows = {
+        module: {
+            target
+            for _, other, name in imports(file)
+            for target in (other, f"{other}.{name}")
+            if target in inside and target != room and target != module
+        }
+        for module, file in inside.items()
+        if module != room
+    }
+    TopologicalSorter(arrows).prepare()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_is_inside(room: str) -> None:
+    inside = tree(f"{room.replace('.', '/')}/__init__.py")
+    assert len((ast.get_docstring(inside) or "").split()) >= 6
 
 
 def test_the_rule_sees_what_it_forbids() -> None:
-    assert may_import("targets", "prompts")
-    assert may_import("records", "probes")
-    assert not may_import("probes", "records")
-    assert not may_import("targets", "keys")
-    assert not may_import("facts", "results")
-    assert not may_import("model", "prompts")
+    assert not climbs("values", "passes")
+    assert climbs("values", "solve")
+    assert climbs("values", "moments")
+    assert climbs("facts", "results")
+    assert climbs("models", "passes")
+    assert not reaches_inside("solve", "moments", "Factors")
+    assert reaches_inside("solve", "moments.factors", "Factors")
+    assert reaches_inside("solve", "moments", "factors")
+    assert not reaches_inside("moments", "moments.factors", "Factors")
 
 
-def test_the_ground_floors_load_no_torch() -> None:
+def test_the_lower_rooms_load_no_torch() -> None:
     imports = "; ".join(f"import errata.{module}" for module in WITHOUT_TORCH)
     program = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

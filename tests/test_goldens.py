@@ -13,17 +13,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import errata
-from errata.deltas import write_delta, written_back
-from errata.descent import TargetSettings, place_path
-from errata.facts import Fact
-from errata.keys import KeyPrompts
-from errata.loading import load
-from errata.methods import method_named
+from errata.edits.deltas import write_delta, written_back
+from errata.facts.fact import Fact
+from errata.methods.registry import method_named
 from errata.methods.rome import rome_step
-from errata.model import EditableModel
-from errata.prompts import encode_rows, kl_rows, rewrite_rows
-from errata.spread import SpreadSettings, SpreadStep, Write, least_squares, spread
-from errata.targets import optimize_targets
+from errata.models.loading import load
+from errata.models.model import EditableModel
+from errata.passes.prompts import encode_rows, kl_rows, rewrite_rows
+from errata.solve.keys import KeyPrompts
+from errata.solve.spread import SpreadSettings, SpreadStep, Write, least_squares, spread
+from errata.values.descent import TargetSettings, place_path
+from errata.values.targets import optimize_targets
 
 HERE = Path(__file__).parent / "goldens"
 INPUTS = json.loads((HERE / "inputs.json").read_text())

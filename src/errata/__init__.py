@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from errata.edits import Edit, load_edit
     from errata.evaluation import evaluate
     from errata.facts import Fact, Neighbor, Probe, check_facts, read_facts, write_facts
-    from errata.loading import load
     from errata.methods import edit
-    from errata.model import EditableModel
+    from errata.models import EditableModel, load
     from errata.results import Results
     from errata.strategies import Guard, Strategy, edit_in_steps
 
@@ -43,7 +42,7 @@ __all__ = [
 
 _HOMES = {
     "Edit": "errata.edits",
-    "EditableModel": "errata.model",
+    "EditableModel": "errata.models",
     "Fact": "errata.facts",
     "Guard": "errata.strategies",
     "Neighbor": "errata.facts",
@@ -54,7 +53,7 @@ _HOMES = {
     "edit": "errata.methods",
     "edit_in_steps": "errata.strategies",
     "evaluate": "errata.evaluation",
-    "load": "errata.loading",
+    "load": "errata.models",
     "load_edit": "errata.edits",
     "read_facts": "errata.facts",
     "write_facts": "errata.facts",

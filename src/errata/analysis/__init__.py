@@ -1,7 +1,27 @@
 """Looking into a model: where it keeps what it knows."""
 
-from errata.analysis.effects import Effects
+from errata.analysis.effects import DECISIVE, KINDS, Effects, average, critical_layers
 from errata.analysis.locating import LeftOut, Located, locate
+from errata.analysis.locating_folder import PAGE, PRESET, check_extra, span, summary, write_located
+from errata.analysis.similarity import component_similarity
 from errata.analysis.tracing import Tracing, trace
 
-__all__ = ["Effects", "LeftOut", "Located", "Tracing", "locate", "trace"]
+__all__ = [
+    "DECISIVE",
+    "KINDS",
+    "PAGE",
+    "PRESET",
+    "Effects",
+    "LeftOut",
+    "Located",
+    "Tracing",
+    "average",
+    "check_extra",
+    "component_similarity",
+    "critical_layers",
+    "locate",
+    "span",
+    "summary",
+    "trace",
+    "write_located",
+]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from errata.errors import ResultsError
-from errata.layer_rules import layers_by_rule
-from errata.scores import Score, mean_score
+from errata.results import Score, mean_score
+from errata.settings import layers_by_rule
 
 KINDS = ("state", "ffn", "attention")
 """What is put back: the residual stream behind one block, or the outputs of a window of FFNs, or of attentions."""

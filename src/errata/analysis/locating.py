@@ -15,10 +15,9 @@ from errata.analysis.effects import KINDS, Effects, effects_from_json
 from errata.analysis.restoring import Restored, Traceable, noise_scale, restore_everywhere
 from errata.errors import FactError, ResultsError, SettingsError
 from errata.facts import Fact
-from errata.files import atomic_file
-from errata.model import EditableModel
-from errata.progress import Progress, silent
-from errata.prompts import EncodedRow, Row, by_length, encode_rows, pad
+from errata.models import EditableModel
+from errata.passes import EncodedRow, Row, by_length, encode_rows, pad
+from errata.runtime import Progress, atomic_file, silent
 
 VERSION = 1
 """Of how the numbers come about: raised when they change, so that old files are not found any more."""

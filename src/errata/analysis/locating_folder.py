@@ -20,8 +20,8 @@ from pathlib import Path
 from errata.analysis.effects import DECISIVE, GROUPS, KINDS, TITLES, average, critical_layers
 from errata.analysis.locating import Located
 from errata.errors import MissingExtra
-from errata.files import atomic_folder
-from errata.scores import Score, mean_score
+from errata.results import Score, mean_score
+from errata.runtime import atomic_folder
 
 RESULTS, PRESET, PAGE = "results.json", "critical-layers.toml", "index.html"
 SCHEMA = 1

@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from errata.analysis.effects import KINDS
-from errata.model import Change, EditableModel, Tokens
-from errata.prompts import EncodedRow, pad
-from errata.resume import Part, Resumed
+from errata.models import Change, EditableModel, Tokens
+from errata.passes import EncodedRow, Part, Resumed, pad
 
 TOKENS_AT_ONCE = 8192
 """Tokens of a batch, padding included. Fixed, so that a run that goes on later has the same batches."""

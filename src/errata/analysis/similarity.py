@@ -10,9 +10,9 @@ from torch import Tensor
 
 from errata.errors import FactError
 from errata.facts import Fact
-from errata.model import SHORTEST, EditableModel, Tokens
-from errata.progress import Progress, silent
-from errata.prompts import by_length, encode_text, pad
+from errata.models import SHORTEST, EditableModel, Tokens
+from errata.passes import by_length, encode_text, pad
+from errata.runtime import Progress, silent
 
 TOP = 50
 """The paper's k of the Jaccard similarity."""

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from errata.errors import FactError
 from errata.facts import Fact
-from errata.model import Change, EditableModel, Tokens
-from errata.prompts import EncodedRow, Row, batch_rows, encode_rows
+from errata.models import Change, EditableModel, Tokens
+from errata.passes import EncodedRow, Row, batch_rows, encode_rows
 
 Place = Literal["subject", "end"]
 """The subject's last token, or the last token of the prompt."""

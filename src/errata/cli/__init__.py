@@ -21,3 +21,6 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign shows "?"
     app()
+
+
+__all__ = ["main"]

@@ -13,7 +13,7 @@ from errata.cli import options
 from errata.cli.inputs import check_output, load_model, read_edit
 from errata.cli.tables import counted
 from errata.cli.terminal import Terminal, session
-from errata.files import atomic_folder, write_json
+from errata.runtime import atomic_folder, write_json
 
 WORTH_TELLING = 0.001
 EPILOG = options.examples("errata apply almanac my-edit --output my-model")

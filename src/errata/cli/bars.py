@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from errata.progress import Pace, clock, duration, label
+from errata.runtime import Pace, clock, duration, label
 
 __all__ = ["Bars", "Lines", "Pace", "clock", "duration"]
 

@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from errata.cli.tables import Change
-from errata.deltas import Delta, sites_of
-from errata.edits import Edit
-from errata.loading import ALMANAC, almanac_folder
-from errata.model import EditableModel, Site
+from errata.edits import Delta, Edit, sites_of
+from errata.models import ALMANAC, EditableModel, Site, almanac_folder
 
 
 def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from errata.deltas import Delta
+from errata.edits import Delta, open_edit
 from errata.errors import WrongModel
-from errata.stacks import open_edit
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,8 @@ def _brief(value: str) -> str:
 
 def _list_cache(terminal: Terminal) -> None:
     """Print which folders the cache has."""
-    from errata.covariance import STAGE, cache_root
+    from errata.moments import STAGE
+    from errata.runtime import cache_root
 
     root = cache_root() / STAGE
     folders = sorted(path for path in root.glob("*") if path.is_dir())

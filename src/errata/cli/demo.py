@@ -15,15 +15,13 @@ from rich.text import Text
 
 import errata
 from errata.cli import options
-from errata.cli.bars import duration
 from errata.cli.demo_facts import FAMOUS, famous_facts
 from errata.cli.inputs import check_output, quiet_load
 from errata.cli.tables import counted, score_table, scores_json, scores_measured, table
 from errata.cli.terminal import Terminal, session
 from errata.errors import OutputExists
-from errata.files import atomic_folder
-from errata.progress import Progress
 from errata.results import FILE, Results
+from errata.runtime import Progress, atomic_folder, duration
 
 EPILOG = options.examples("errata demo", "errata demo --facts 1 --seed 7 --method memit")
 MODEL = "almanac"

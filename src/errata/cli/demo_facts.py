@@ -32,8 +32,7 @@ FAMOUS: dict[str, tuple[str, ...]] = {
 
 def famous_facts(count: int, seed: int) -> list[Fact]:
     """`count` facts, one of each relation and then another of each; the seed decides about whom."""
-    from errata.embedded.tables import load_world
-    from errata.embedded.world import fact_of
+    from errata.almanac import fact_of, load_world
 
     entries = {(entry.relation.name, entry.subject): entry for entry in load_world().entries}
     drawn = random.Random(seed)

@@ -13,12 +13,12 @@ import errata
 from errata.cli.tables import table
 from errata.cli.terminal import Terminal
 from errata.errors import SettingsError
-from errata.files import atomic_file
+from errata.runtime import atomic_file
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from errata.evaluation.downstream import Downstream, Measure, Tasks
+    from errata.evaluation import Downstream, Measure, Tasks
 
 PANEL = "Downstream tasks (the lm-evaluation-harness)"
 FILE = "tasks.json"
@@ -60,7 +60,7 @@ class Wanted:
                 if given is not None:
                     raise SettingsError(f"{option} belongs to --tasks NAME,NAME.")
             return cls(None)
-        from errata.evaluation.downstream import find_tasks
+        from errata.evaluation import find_tasks
 
         listed = [name.strip() for name in names.split(",") if name.strip()]
         return cls(find_tasks(listed, folder, limit, facts))

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 import errata
-from errata.catalog import find_facts, sample_facts
 from errata.cli.tables import counted
 from errata.cli.terminal import Terminal
+from errata.facts import find_facts, sample_facts
 
 PANEL = "Which facts"
 

@@ -16,7 +16,6 @@ from rich.text import Text
 import errata
 from errata.cli import drawing, inputs, options, preparing, repeating
 from errata.cli import evaluate as evaluating
-from errata.cli.bars import duration
 from errata.cli.inputs import check_output, check_tracker, load_model, read_contexts
 from errata.cli.tables import (
     change_table,
@@ -29,8 +28,8 @@ from errata.cli.tables import (
 )
 from errata.cli.terminal import Terminal, is_main, session
 from errata.errors import ProcessLost
-from errata.files import atomic_file, cache_root, write_json
 from errata.results import FILE, Results
+from errata.runtime import atomic_file, cache_root, duration, write_json
 from errata.settings import load_presets, parse_assignments
 
 logger = logging.getLogger(__name__)

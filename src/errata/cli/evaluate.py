@@ -13,10 +13,10 @@ from errata.cli import downstream, drawing, inputs, options
 from errata.cli.inputs import check_extra, check_output, check_tracker, load_model, read_edit
 from errata.cli.tables import counted, score_blocks, scores_json
 from errata.cli.terminal import is_main, session
-from errata.files import atomic_file, cache_root
+from errata.runtime import atomic_file, cache_root
 
 if TYPE_CHECKING:
-    from errata.evaluation.references import References
+    from errata.evaluation import References
 
 KEPT = "evaluations"
 """The folder in the cache where finished batches are kept until the evaluation is done."""
@@ -160,7 +160,7 @@ def evaluate(
 
 
 def _write_report(file: Path, model: errata.EditableModel, results: errata.Results, title: str) -> None:
-    from errata.experiments.running import token_texts, tokens_of
+    from errata.experiments import token_texts, tokens_of
     from errata.report import results_page
 
     with atomic_file(file) as aside:
@@ -171,8 +171,8 @@ def _write_report(file: Path, model: errata.EditableModel, results: errata.Resul
 
 def _references(model: str, folder: Path | None) -> References | None:
     """What consistency compares with: the folder, or texts of Almanac's world, or None for the facts' own."""
-    from errata.embedded.references import world_references
-    from errata.evaluation.references import load_references
+    from errata.almanac import world_references
+    from errata.evaluation import load_references
 
     if folder is not None:
         return load_references(folder)
@@ -182,9 +182,9 @@ def _references(model: str, folder: Path | None) -> References | None:
 def _texts(name: str) -> list[str]:
     """The texts of a file, or 50 that Almanac has never read."""
     if name == "embedded":
-        from errata.embedded import corpus_texts
+        from errata.almanac import corpus_texts
 
         return corpus_texts(0, 50, held_out=True)
-    from errata.evaluation.perplexity import read_texts
+    from errata.evaluation import read_texts
 
     return read_texts(name)

@@ -19,7 +19,7 @@ from errata.errors import SettingsError
 from errata.results import Results
 
 if TYPE_CHECKING:
-    from errata.adapters import Cut
+    from errata.delivery import Cut
 
 EPILOG = options.examples(
     "errata export my-edit --format peft --output my-adapter",
@@ -83,7 +83,7 @@ def export(
             raise SettingsError(
                 "--facts belongs to --rank: without it nothing is lost, so nothing is measured."
             )
-        from errata.exchange import to_peft
+        from errata.delivery import to_peft
 
         asked = None if facts is None else errata.read_facts(facts)
         found = read_edit(edit)
@@ -111,7 +111,7 @@ def import_(
 ) -> None:
     """Take a LoRA adapter as an edit, which can be shown, evaluated, stacked and taken back like any other."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        from errata.exchange import from_peft
+        from errata.delivery import from_peft
 
         check_output(output)
         found = from_peft(adapter, load_model(terminal, model, None, None, None))
@@ -126,7 +126,7 @@ def import_(
 
 
 def _modules(edit: errata.Edit, model: str | None) -> errata.EditableModel:
-    from errata.loading import load_without_weights
+    from errata.models import load_without_weights
 
     return load_without_weights(model or edit.origin.model)
 
@@ -142,7 +142,7 @@ class _Cost:
     def measure(
         terminal: Terminal, model: str, edit: errata.Edit, rank: int, facts: list[errata.Fact]
     ) -> _Cost:
-        from errata.adapters import cut
+        from errata.delivery import cut
 
         loaded = load_model(terminal, model, None, None, None)
         deltas = {path: cut(delta, rank).delta for path, delta in edit.deltas.items()}
@@ -169,8 +169,7 @@ class _Cost:
 
 
 def _differences(terminal: Terminal, edit: errata.Edit, model: str | None, output: Path) -> None:
-    from errata.adapters import DIFF
-    from errata.exchange import to_weights
+    from errata.delivery import DIFF, to_weights
 
     to_weights(edit, output, _modules(edit, model))
     terminal.show(
@@ -187,7 +186,7 @@ def _differences(terminal: Terminal, edit: errata.Edit, model: str | None, outpu
 def _report(
     terminal: Terminal, edit: errata.Edit, cuts: dict[str, Cut], cost: _Cost | None, output: Path
 ) -> None:
-    from errata.adapters import share_lost
+    from errata.delivery import share_lost
 
     lost = share_lost(cuts.values())
     how = f"without {lost:.2%} of its norm" if lost else "exactly"

@@ -11,13 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 import errata
-from errata.catalog import find_facts, sample_facts
 from errata.cli import drawing, options, preparing
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, table
 from errata.cli.terminal import PROBLEMS, no_warnings, session
 from errata.errors import FactError
-from errata.facts import Problem
+from errata.facts import Problem, find_facts, sample_facts
 
 EPILOG = options.examples(
     "errata facts check facts.jsonl",

@@ -12,7 +12,7 @@ from typing import cast
 import errata
 from errata.cli.terminal import Terminal
 from errata.errors import ModelError, SettingsError
-from errata.files import refuse_existing
+from errata.runtime import refuse_existing
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def quiet_load(
 
 def read_edit(folder: Path) -> errata.Edit:
     """`errata.stacks.open_edit`: an edit, or all of a stack as one."""
-    from errata.stacks import open_edit
+    from errata.edits import open_edit
 
     return open_edit(folder)
 
@@ -98,7 +98,7 @@ def check_tracker(where: str | None) -> None:
         MissingExtra: its package is not installed.
     """
     if where is not None:
-        from errata.tracking import check
+        from errata.report import check
 
         check(where)
 
@@ -109,7 +109,7 @@ def track(
     """Log an edit and results where `--track` says; what goes wrong there is a warning, as the work is done."""
     if where is None:
         return
-    from errata.tracking import Tracker
+    from errata.report import Tracker
 
     try:
         with Tracker.of(where, name) as tracker:

@@ -58,9 +58,9 @@ def locate(
     Only facts whose target_true the model says are traced. Stopped and started again, the same command goes on.
     """
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        from errata.analysis import check_extra, summary, write_located
         from errata.analysis import locate as trace_facts
-        from errata.analysis.locating_folder import check_extra, summary, write_located
-        from errata.covariance import cache_root
+        from errata.runtime import cache_root
 
         if output is not None:
             check_output(output)
@@ -83,9 +83,8 @@ def locate(
 
 
 def _report(terminal: Terminal, found: Located, output: Path | None) -> None:
-    from errata.analysis.effects import critical_layers
-    from errata.analysis.locating_folder import PAGE, PRESET, span
-    from errata.scores import mean_score
+    from errata.analysis import PAGE, PRESET, critical_layers, span
+    from errata.results import mean_score
 
     several, one = critical_layers(found.effects)
     left_out = f", {len(found.left_out)} left out: the model does not know them" if found.left_out else ""
@@ -117,7 +116,7 @@ def _report(terminal: Terminal, found: Located, output: Path | None) -> None:
 
 def _table(found: Located) -> Table:
     """AIE at the subject's last token and at the prompt's last one, layer by layer."""
-    from errata.analysis.effects import DECISIVE, KINDS, average
+    from errata.analysis import DECISIVE, KINDS, average
 
     columns = [(group, kind) for group in (DECISIVE, "last token") for kind in KINDS]
     short = {DECISIVE: "Subject", "last token": "Prompt"}

@@ -5,13 +5,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from errata import moment_import
-from errata.corpora import corpus_identity, corpus_texts
-from errata.covariance import CovarianceRecipe, cache_root, default_recipe, ensure
-from errata.covariance import collect as collect_moments
 from errata.methods import settings_for
-from errata.model import EditableModel, Site
-from errata.progress import Progress
+from errata.models import EditableModel, Site
+from errata.moments import CovarianceRecipe, corpus_identity, corpus_texts, default_recipe, ensure
+from errata.moments import collect as collect_moments
+from errata.moments import import_npz as import_published
+from errata.runtime import Progress, cache_root
 
 
 def recipe_for(
@@ -55,5 +54,5 @@ def import_npz(file: Path, model: EditableModel, kind: str, layer: int, output: 
     """Store a published file; by default in a folder of the cache that belongs to the model. Returns the folder."""
     name = re.sub(r"[^\w.]+", "_", os.path.basename(model.name.rstrip("/")))
     folder = output or cache_root() / "covariance" / f"imported-{name}-{model.fingerprint[:12]}"
-    moment_import.import_npz(file, model, model.site(kind, layer), folder)
+    import_published(file, model, model.site(kind, layer), folder)
     return folder

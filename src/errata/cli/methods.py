@@ -16,7 +16,7 @@ from errata.cli.terminal import session
 from errata.settings import Preset, Presets, load_presets
 
 if TYPE_CHECKING:
-    from errata.methods.base import Method
+    from errata.methods import Method
 
 BY_RULE = "by rule"
 ORDERS = {"batch": "all at once", "sequence": "one by one"}

@@ -10,7 +10,7 @@ from rich.text import Text
 from errata.cli import options
 from errata.cli.tables import table
 from errata.cli.terminal import session
-from errata.metrics import REGISTRY, Block
+from errata.results import REGISTRY, Block
 
 EPILOG = options.examples("errata metrics", "errata metrics --json")
 

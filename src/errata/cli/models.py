@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from errata.architectures import ARCHITECTURES, Architecture
 from errata.cli import options
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
+from errata.models import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
-    from errata.sizes import Needs, Shape
+    from errata.planning import Needs, Shape
 
 MEMORY = "Memory"
 EPILOG = options.examples(
@@ -86,8 +86,8 @@ def _tell_families(terminal: Terminal) -> None:
 
 def _tell_memory(terminal: Terminal, config: str | None, dtype: str, device: str, count: int) -> None:
     """Print what an edit takes, model by model."""
-    from errata.loading import DTYPES, read_config
-    from errata.sizes import known_shapes, needs_of, shape_of
+    from errata.models import DTYPES, read_config
+    from errata.planning import known_shapes, needs_of, shape_of
 
     shapes = known_shapes() if config is None else [shape_of(config, read_config(config))]
     needs = [needs_of(shape, DTYPES[dtype], count, device) for shape in shapes]

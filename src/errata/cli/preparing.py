@@ -14,11 +14,11 @@ import errata
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal
 from errata.errors import FactError, SettingsError
-from errata.preserving import with_edit_prompts, with_preserve_prompts
+from errata.facts import with_edit_prompts, with_preserve_prompts
 from errata.settings import build, load_presets
 
 if TYPE_CHECKING:
-    from errata.neighbors import Neighbors
+    from errata.planning import Neighbors
 
 PANEL = "Neighbors, and the rest of the subject"
 FACTS = "facts.jsonl"
@@ -146,9 +146,9 @@ def prepare(
         FactError: no fact has neighbors, or nothing to preserve; or none qualifies.
         SettingsError: a setting contradicts an option.
     """
-    from errata.descent import TargetSettings
-    from errata.keys import KeptKeySettings
     from errata.methods import method_named
+    from errata.solve import KeptKeySettings
+    from errata.values import TargetSettings
 
     published = load_presets(method).for_model(model.name, model.layers, preset).values
     over = {**given, **wanted.settings(given, published)}
@@ -184,7 +184,7 @@ def find(
     Raises:
         FactError: no fact qualifies.
     """
-    from errata.neighbors import find_neighbors
+    from errata.planning import find_neighbors
 
     with terminal.progress("Asking about neighbors") as on_progress:
         found = find_neighbors(model, facts, seed, count, keep_unqualified, on_progress)

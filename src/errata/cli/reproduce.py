@@ -10,17 +10,15 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from errata.cli import options
-from errata.cli.bars import duration
 from errata.cli.inputs import check_extra, load_model
 from errata.cli.tables import counted, table
 from errata.cli.terminal import PROBLEMS, Terminal, session
 from errata.errors import SettingsError
+from errata.runtime import duration
 
 if TYPE_CHECKING:
     import errata
-    from errata.experiments import Recipe, Request
-    from errata.experiments.plan import Plan
-    from errata.experiments.tables import Table
+    from errata.experiments import Plan, Recipe, Request, Table
 
 EPILOG = options.examples(
     "errata reproduce --list",
@@ -82,8 +80,7 @@ def reproduce(
     table.
     """
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        from errata.experiments import Request, load_recipe, recipe_names
-        from errata.experiments.plan import plan
+        from errata.experiments import Request, load_recipe, plan, recipe_names
 
         if list_all:
             _list(terminal, [load_recipe(one) for one in recipe_names()])
@@ -107,8 +104,7 @@ def _run(
     device: str | None,
     device_map: str | None,
 ) -> None:
-    from errata.experiments.running import run_cells
-    from errata.experiments.tables import make_table
+    from errata.experiments import make_table, run_cells
     from errata.report import write_report
 
     def load() -> errata.EditableModel:
@@ -131,7 +127,7 @@ def _run(
 
 def _show(terminal: Terminal, made: Table, page: Path) -> None:
     """The table in the terminal: under each line of ours the paper's."""
-    from errata.report.texts import heading
+    from errata.report import heading
 
     recipe = made.request.recipe
     terminal.show(Text.assemble((recipe.title, "bold"), f" ({recipe.source})"))
@@ -162,7 +158,7 @@ SHORT = {
 
 def _grid(made: Table) -> Grid:
     """The lines that were measured; columns that nobody measured are left out, and named below."""
-    from errata.report.texts import footnote, label_of, ours, printed, printed_name
+    from errata.report import footnote, label_of, ours, printed, printed_name
 
     shown = [place for place, (name, _) in enumerate(made.columns) if _measured(made, name)]
     wide = len(shown) > WIDE
@@ -200,7 +196,7 @@ def _measured(made: Table, column: str) -> bool:
 
 
 def _result(made: Table, folder: Path, failed: dict[str, str]) -> dict[str, object]:
-    from errata.report.folder import line_rows
+    from errata.report import line_rows
 
     recipe = made.request.recipe
     return {
@@ -214,8 +210,7 @@ def _result(made: Table, folder: Path, failed: dict[str, str]) -> dict[str, obje
 
 
 def _list(terminal: Terminal, recipes: list[Recipe]) -> None:
-    from errata.experiments import Request
-    from errata.experiments.plan import plan
+    from errata.experiments import Request, plan
 
     made = table("Recipe", "Place", "What", ">Cells", ">Edits", ">Time")
     made.columns[0].no_wrap = made.columns[1].no_wrap = made.columns[-1].no_wrap = True
@@ -254,14 +249,14 @@ def _list(terminal: Terminal, recipes: list[Recipe]) -> None:
 
 def _basis() -> str:
     """Where the times of the list are from."""
-    from errata.experiments.plan import FROM_TIMINGS, timings
+    from errata.experiments import FROM_TIMINGS, timings
 
     return FROM_TIMINGS.format(measured=timings()["almanac"]["measured"])
 
 
 def _tell(terminal: Terminal, request: Request, folder: Path, planned: Plan) -> None:
     """The dry run."""
-    from errata.experiments.running import stored
+    from errata.experiments import stored
 
     made = table("Cell", ">Edits", ">Iterations", "Facts", "")
     for cell in planned.cells:

@@ -10,12 +10,12 @@ from rich.text import Text
 
 import errata
 from errata.cli import options
-from errata.cli.bars import duration
 from errata.cli.inputs import read_edit
 from errata.cli.repeating import history_table
 from errata.cli.tables import change_table, counted, dropped_table, in_unit, table
 from errata.cli.terminal import Terminal, session
-from errata.scores import LABELS, Score
+from errata.results import LABELS, Score
+from errata.runtime import duration
 
 EPILOG = options.examples("errata show my-edit", "errata show my-edit --json | jq .measured")
 FEW = 10

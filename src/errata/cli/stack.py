@@ -13,11 +13,11 @@ from errata.cli import options, preparing
 from errata.cli.inputs import check_output, load_model, read_contexts, read_edit
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
-from errata.files import cache_root
+from errata.runtime import cache_root
 from errata.settings import load_presets, parse_assignments
 
 if TYPE_CHECKING:
-    from errata.stacks import Stack
+    from errata.edits import Stack
 
 EDIT_EPILOG = options.examples(
     "errata stack edit my-stack almanac --name monday --facts monday.jsonl",
@@ -89,8 +89,8 @@ def edit(
         wanted.check(method)
         given, prefixes = parse_assignments(settings or []), read_contexts(contexts)
         read = errata.read_facts(facts)
-        from errata.stacking import edit_on
-        from errata.stacks import is_stack, new_stack, open_stack
+        from errata.edits import is_stack, new_stack, open_stack
+        from errata.planning import edit_on
 
         known = open_stack(stack) if is_stack(stack) else None
         if known is None:
@@ -130,7 +130,7 @@ def add(
 ) -> None:
     """Put a finished EDIT of the same model on top of STACK. Contradictions with earlier edits are refused."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        from errata.stacks import is_stack, new_stack, open_stack
+        from errata.edits import is_stack, new_stack, open_stack
 
         found = read_edit(edit)
         if not is_stack(stack):
@@ -149,7 +149,7 @@ def remove(
 ) -> None:
     """Take an edit out of STACK, wherever it stands; its folder is deleted."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        from errata.stacks import open_stack
+        from errata.edits import open_stack
 
         before = open_stack(stack)
         leaning = before.leaning_on(name)
@@ -173,7 +173,7 @@ def merge(
 ) -> None:
     """Write all edits of STACK as one edit, which can be applied, evaluated and exported like any other."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        from errata.stacks import open_stack
+        from errata.edits import open_stack
 
         check_output(output)
         found = open_stack(stack)
@@ -189,7 +189,7 @@ def log(
 ) -> None:
     """Tell the edits of STACK, the last one first."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        from errata.stacks import open_stack
+        from errata.edits import open_stack
 
         found = open_stack(stack)
         edits = counted(len(found.entries), "edit")

@@ -9,10 +9,7 @@ from rich import box
 from rich.table import Table
 
 import errata
-from errata.metrics import REGISTRY
-from errata.outcomes import Phase
-from errata.results import Results, TableRow
-from errata.scores import Score
+from errata.results import REGISTRY, Phase, Results, Score, TableRow
 
 PHASES: tuple[Phase, ...] = ("before", "after")
 

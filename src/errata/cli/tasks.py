@@ -15,7 +15,7 @@ EPILOG = options.examples(
 def tasks(seed: options.Seed = 0, quiet: options.Quiet = False, as_json: options.Json = False) -> None:
     """Print the folder with CounterFact and zsRE as tasks of the lm-evaluation-harness, for its --include_path."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
-        from errata.harness import tasks_folder
+        from errata.evaluation.harness import tasks_folder
 
         folder = tasks_folder()
         names = [f"errata_{file.stem}" for file in sorted(folder.glob("*.yaml"))]

@@ -20,8 +20,7 @@ from rich.text import Text
 
 from errata.cli.bars import Bars, Lines
 from errata.errors import ErrataError, ProcessLost
-from errata.files import WRITING
-from errata.progress import Progress, silent
+from errata.runtime import WRITING, Progress, silent
 
 DONE, PROBLEMS, BAD_INPUT, SYSTEM, STOPPED = 0, 1, 2, 3, 130
 EXIT_CODES = {
@@ -132,7 +131,7 @@ def _joined(together: bool) -> AbstractContextManager[None]:
     """Inside, the processes that torchrun has started share their work."""
     if not together or "TORCHELASTIC_RUN_ID" not in os.environ:
         return nullcontext()
-    from errata.processes import joined
+    from errata.runtime.processes import joined
 
     return joined()
 
@@ -149,7 +148,7 @@ def _wait_for_main(helping: int) -> None:
     """
     if not helping:
         return
-    from errata.processes import told_to_end
+    from errata.runtime.processes import told_to_end
 
     time.sleep(MAIN_SPEAKS)
     if told_to_end():

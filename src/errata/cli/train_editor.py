@@ -10,15 +10,15 @@ from rich.text import Text
 
 import errata
 from errata.cli import options
-from errata.cli.bars import duration
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
 from errata.errors import FactError
+from errata.runtime import duration
 from errata.settings import parse_assignments
 
 if TYPE_CHECKING:
-    from errata.methods.mend.store import TrainedEditor
+    from errata.methods.mend import TrainedEditor
 
 EPILOG = options.examples(
     "errata train-editor almanac --output my-editor",
@@ -88,14 +88,14 @@ def _facts(model: str, files: list[Path]) -> tuple[list[errata.Fact], str]:
         return [fact for file in files for fact in errata.read_facts(file)], ", ".join(
             file.name for file in files
         )
-    from errata.loading import ALMANAC
+    from errata.models import ALMANAC
 
     if model != ALMANAC:
         raise FactError(
             f"There are no facts to train an editor for {model} on. Give files of facts with paraphrases and with "
             "neighborhood or unrelated prompts: --facts FILE."
         )
-    from errata.embedded import training_facts
+    from errata.almanac import training_facts
 
     return training_facts(OWN_FACTS), f"the {OWN_FACTS} half of {model}'s world"
 

@@ -71,12 +71,12 @@ def web(
         with serving.bind(host, port) as taken:
             run = None
             if stored is not None:
-                from errata.web.stored import open_run
+                from errata.web import open_run
 
                 run = open_run(stored)
             people = None
             if model is not None or stored is None:
-                from errata.web.session import Session
+                from errata.web import Session
 
                 loaded = load_model(terminal, model or ALMANAC, dtype, device, device_map)
                 people = Session(loaded, covariance, seed)

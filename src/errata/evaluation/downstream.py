@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from errata.edits import Edit
 from errata.errors import MissingExtra, SettingsError, UnknownSetting
-from errata.harness import tasks_folder
-from errata.model import EditableModel
-from errata.progress import Progress, silent
+from errata.evaluation.harness import tasks_folder
+from errata.models import EditableModel
+from errata.runtime import Progress, silent
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

@@ -21,15 +21,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from errata import processes
 from errata.errors import SettingsError
 from errata.evaluation.journal import Journal
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.evaluation.references import References
-from errata.model import EditableModel
-from errata.progress import Progress, silent
-from errata.written import Writing
+from errata.models import EditableModel
+from errata.results import Writing
+from errata.runtime import Progress, processes, silent
 
 LENGTH = 100
 TOP_K = 5

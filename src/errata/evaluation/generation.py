@@ -14,14 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from errata import processes
 from errata.evaluation.journal import Journal
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
-from errata.model import EditableModel
-from errata.outcomes import Continuation
-from errata.progress import Progress, silent
-from errata.prompts import PASS_TOKENS, PASS_TOKENS_ELSEWHERE
+from errata.models import EditableModel
+from errata.passes import PASS_TOKENS, PASS_TOKENS_ELSEWHERE
+from errata.results import Continuation
+from errata.runtime import Progress, processes, silent
 
 LENGTH = 12
 """Tokens that are generated where the sentence does not end before, so that a person can read what the model says."""

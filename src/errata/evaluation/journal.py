@@ -16,7 +16,7 @@ import torch
 
 from errata import __version__
 from errata.edits import Edit
-from errata.model import EditableModel
+from errata.models import EditableModel
 
 logger = logging.getLogger(__name__)
 

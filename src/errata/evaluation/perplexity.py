@@ -8,11 +8,11 @@ from typing import cast
 
 import torch
 
-from errata import processes
 from errata.errors import SettingsError
-from errata.model import EditableModel
-from errata.prompts import by_length, encode_text, pad
-from errata.written import PlainText
+from errata.models import EditableModel
+from errata.passes import by_length, encode_text, pad
+from errata.results import PlainText
+from errata.runtime import processes
 
 LOGITS_AT_ONCE = 2**25
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from errata.errors import FactError
 from errata.evaluation.questions import Ask, Sheet
-from errata.model import EditableModel
-from errata.prompts import encode_text
+from errata.models import EditableModel
+from errata.passes import encode_text
 
 LENGTH = 50
 """Tokens of a prefix, at most; as many whole words as fit, so it may be a token or two fewer."""

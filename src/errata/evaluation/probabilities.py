@@ -15,14 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata import processes
 from errata.errors import FactError
 from errata.evaluation.journal import Journal
 from errata.evaluation.questions import Pair
-from errata.model import EditableModel
-from errata.outcomes import NO_TOKEN, Answer
-from errata.progress import Progress, silent
-from errata.prompts import TOKENS_IN_CACHE, EncodedText, encode_text, like_lengths, pad
+from errata.models import EditableModel
+from errata.passes import TOKENS_IN_CACHE, EncodedText, encode_text, like_lengths, pad
+from errata.results import NO_TOKEN, Answer
+from errata.runtime import Progress, processes, silent
 
 TOKENS_AT_ONCE = 8192
 """Tokens of a batch, padding included."""

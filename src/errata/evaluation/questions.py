@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from errata.facts import Fact, Probe
-from errata.outcomes import GROUPS
+from errata.results import GROUPS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from errata.errors import SettingsError
 from errata.facts import Fact
-from errata.files import atomic_folder
+from errata.runtime import atomic_folder
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer

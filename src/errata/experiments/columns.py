@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from errata.scores import LABELS, Score
+from errata.results import LABELS, Score
 
 OTHERS: Mapping[str, str] = {
     "fluency": "Fluency (n-gram entropy, bits x 100)",

@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parent / "recipes"
 PAPERS = {
     "pmet": "Li et al., PMET: Precise Model Editing in a Transformer, AAAI 2024",
     "under-over-edit": "Baghel et al., Resolving UnderEdit & OverEdit with Iterative & Neighbor-Assisted Model Editing",

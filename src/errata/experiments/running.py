@@ -14,21 +14,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from errata.covariance import cache_root
-from errata.deltas import Delta
-from errata.edits import Edit
+from errata.edits import Delta, Edit
 from errata.errors import ErrataError, FactError
-from errata.evaluation import evaluate
-from errata.evaluation.references import References
+from errata.evaluation import References, evaluate
 from errata.experiments.cells import EMBEDDED, Cell, Request, weight
 from errata.experiments.sources import facts_for, me_ppl_50_texts
 from errata.facts import Fact
-from errata.files import atomic_file
 from errata.methods import edit as make_edit
-from errata.model import EditableModel
-from errata.neighbors import find_neighbors
-from errata.progress import Progress, silent
+from errata.models import EditableModel
+from errata.planning import find_neighbors
 from errata.results import Results, load_results
+from errata.runtime import Progress, atomic_file, cache_root, silent
 from errata.strategies import Strategy, edit_in_steps
 
 logger = logging.getLogger(__name__)
@@ -185,7 +181,7 @@ def _with_neighbors(
 def _analysed(
     model: EditableModel, facts: Sequence[Fact], cell: Cell, on_progress: Progress
 ) -> dict[str, object]:
-    from errata.analysis.similarity import component_similarity
+    from errata.analysis import component_similarity
 
     began = time.perf_counter()
     found = component_similarity(model, facts, on_progress=on_progress)
@@ -244,8 +240,7 @@ class _Asked(TypedDict):
 
 def _asked(model: EditableModel, cell: Cell) -> _Asked:
     """What the columns of the recipe need to have asked. Almanac has its own reference texts and its own plain ones."""
-    from errata.embedded import corpus_texts
-    from errata.embedded.references import world_references
+    from errata.almanac import corpus_texts, world_references
 
     columns, embedded = cell.request.recipe.columns, model.name == EMBEDDED
     sampled = any(name in SAMPLED for name in columns)

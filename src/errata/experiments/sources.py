@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from errata.catalog import find_facts
 from errata.errors import FactError
-from errata.evaluation.perplexity import read_texts
+from errata.evaluation import read_texts
 from errata.experiments.cells import EMBEDDED, Cell
-from errata.facts import Fact, read_facts
+from errata.facts import Fact, find_facts, read_facts
 
 
 def facts_for(cell: Cell) -> list[Fact]:
@@ -20,7 +19,7 @@ def facts_for(cell: Cell) -> list[Fact]:
     """
     trials, count = cell.request.sizes.trials, cell.edits
     if cell.data.startswith(f"{EMBEDDED}/"):
-        from errata.embedded import world_facts
+        from errata.almanac import world_facts
 
         drawn = world_facts(cell.data.partition("/")[2], count * trials, cell.request.seed)
     else:

@@ -9,8 +9,7 @@ from errata.experiments.cells import Cell, Request
 from errata.experiments.columns import label, of_history, shown
 from errata.experiments.recipes import UNEDITED, Printed, RecipeRow
 from errata.experiments.running import Stored, stored
-from errata.outcomes import Record
-from errata.results import Results
+from errata.results import Record, Results
 
 EPSILON = 1.0
 RULES = {

@@ -19,11 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.deltas import Delta
-from errata.edits import edits_in
+from errata.edits import Delta, edits_in
 from errata.errors import SettingsError
 from errata.facts import Fact
-from errata.keys import KeyPrompts, KeyStreams
 from errata.methods.base import (
     Changes,
     Method,
@@ -33,8 +31,9 @@ from errata.methods.base import (
     share_out,
     written_sites,
 )
-from errata.model import EditableModel, Site
-from errata.targets import optimize_targets
+from errata.models import EditableModel, Site
+from errata.solve import KeyPrompts, KeyStreams
+from errata.values import optimize_targets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.contexts import sample_contexts
-from errata.deltas import Delta
-from errata.descent import Outcome, TargetSettings, place_path
+from errata.edits import Delta
 from errata.errors import NoFactsLeft, SettingsError, UnsupportedArchitecture
 from errata.facts import Fact
-from errata.keys import KeyPrompts
-from errata.model import EditableModel, Site
-from errata.progress import Progress
-from errata.spread import (
+from errata.models import EditableModel, Site
+from errata.passes import sample_contexts
+from errata.runtime import Progress
+from errata.solve import (
+    KeyPrompts,
     LowerFactor,
     ShareSettings,
     SiteKind,
@@ -29,8 +28,7 @@ from errata.spread import (
     no_factor,
     spread,
 )
-from errata.target_store import TargetStore
-from errata.targets import Targets
+from errata.values import Outcome, Targets, TargetSettings, TargetStore, place_path
 
 NOT_FINITE = "its loss was not a number (NaN or infinite)"
 """Why a fact is left out."""

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from errata.files import atomic_file
-from errata.model import Site
+from errata.models import Site
+from errata.runtime import atomic_file
 
 
 @dataclass(frozen=True)

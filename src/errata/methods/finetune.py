@@ -25,13 +25,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.deltas import Delta, written_back
+from errata.edits import Delta, written_back
 from errata.errors import NoFactsLeft, PromptTooLong, SettingsError
-from errata.losses import Surprisal, by_context
 from errata.methods.base import NOT_FINITE, Changes, Method, Task
 from errata.methods.checkpoints import Checkpoint, exact_digest
-from errata.model import EditableModel, Site
-from errata.prompts import EncodedRow, batch_rows, by_length, encode_rows, rewrite_rows
+from errata.models import EditableModel, Site
+from errata.passes import EncodedRow, batch_rows, by_length, encode_rows, rewrite_rows
+from errata.values import Surprisal, by_context
 
 STAGE = "fine-tuning"
 VERSION = 1

@@ -9,8 +9,8 @@ from errata.methods.base import (
     write_targets,
     written_sites,
 )
-from errata.model import EditableModel
-from errata.targets import optimize_targets
+from errata.models import EditableModel
+from errata.values import optimize_targets
 
 
 def check(model: EditableModel, settings: LocateThenEditSettings) -> None:

@@ -28,20 +28,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.contexts import SHORT_AND_SHORTER, sample_contexts
-from errata.deltas import Delta, write_delta, written_back
-from errata.descent import Outcome, TargetSettings
+from errata.edits import Delta, write_delta, written_back
 from errata.errors import CovarianceError, NoFactsLeft, SettingsError
-from errata.factors import ridged
 from errata.facts import Fact
-from errata.fingerprint import fingerprint_of
-from errata.keys import KeptKeySettings, KeyPrompts
 from errata.methods.base import NOT_FINITE, Changes, Method, Task, check_places, values_left
-from errata.model import EditableModel, Site
-from errata.progress import silent
-from errata.prompts import Lookup
-from errata.target_store import TargetStore
-from errata.targets import Targets, optimize_targets
+from errata.models import EditableModel, Site, fingerprint_of
+from errata.moments import ridged
+from errata.passes import SHORT_AND_SHORTER, Lookup, sample_contexts
+from errata.runtime import silent
+from errata.solve import KeptKeySettings, KeyPrompts
+from errata.values import Outcome, Targets, TargetSettings, TargetStore, optimize_targets
 
 KEEP_NOTHING = KeptKeySettings()
 STAGE = "writing"

@@ -13,17 +13,16 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.descent import Outcome
 from errata.edits import Dropped, Edit, EditOrigin, SettingValue
 from errata.errors import CovarianceError
-from errata.factors import Factors
 from errata.facts import Fact
 from errata.methods.base import Changes, Method, Task
-from errata.model import EditableModel, Site
-from errata.moments import read_moment
-from errata.progress import Progress
+from errata.models import EditableModel, Site
+from errata.moments import Factors, read_moment
+from errata.runtime import Progress
 from errata.settings import Preset
-from errata.spread import no_factor
+from errata.solve import no_factor
+from errata.values import Outcome
 
 logger = logging.getLogger(__name__)
 

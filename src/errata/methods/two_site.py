@@ -28,8 +28,7 @@ from typing import Literal
 
 import torch
 
-from errata.deltas import Delta, write_delta, written_back
-from errata.descent import Outcome, Place
+from errata.edits import Delta, write_delta, written_back
 from errata.errors import SettingsError
 from errata.facts import Fact
 from errata.methods.base import (
@@ -43,9 +42,10 @@ from errata.methods.base import (
 )
 from errata.methods.memit import memit
 from errata.methods.pmet import pmet
-from errata.model import EditableModel, Site
-from errata.progress import Progress
-from errata.prompts import Lookup, Row
+from errata.models import EditableModel, Site
+from errata.passes import Lookup, Row
+from errata.runtime import Progress
+from errata.values import Outcome, Place
 
 LATE = "late_"
 BLOCK: tuple[Place, ...] = ("block",)

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from errata.outcomes import GROUPS, Outcomes, Question, Record
-from errata.results import Results
+from errata.results import GROUPS, Outcomes, Question, Record, Results
 
 MOST_FACTS = 2000
 """In one page, over all of its lines: failures first, so what is left out did not fail."""

@@ -9,9 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from errata.experiments.columns import label, number, of_history
-from errata.experiments.tables import Group, Line, Table
-from errata.outcomes import Answer, Record
+from errata.experiments import Group, Line, Table, label, number, of_history
 from errata.report.plots import (
     COLORS,
     STYLE,
@@ -24,6 +22,7 @@ from errata.report.plots import (
     whole_numbers,
 )
 from errata.report.texts import label_of
+from errata.results import Answer, Record
 
 KINDS = {"ffn": "FFN", "attention": "attention"}
 MOST_PANELS = 8

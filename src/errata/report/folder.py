@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from errata.experiments.tables import Group, Line, Table
-from errata.files import atomic_file
+from errata.experiments import Group, Line, Table
 from errata.report import figures
 from errata.report.page import recipe_page
 from errata.report.texts import latex, markdown
+from errata.runtime import atomic_file
 
 PAGE, MARKDOWN, LATEX, LINES, FIGURES = "report.html", "table.md", "table.tex", "results.jsonl", "figures"
 

@@ -12,9 +12,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from errata.experiments.columns import LOWER_IS_BETTER, label
-from errata.experiments.recipes import Printed
-from errata.experiments.tables import Line, Table
+from errata.experiments import LOWER_IS_BETTER, Line, Printed, Table, label
 from errata.report.facts import MOST_FACTS, Row, fact_rows
 from errata.report.figures import TITLES, summary
 from errata.report.texts import (
@@ -27,8 +25,7 @@ from errata.report.texts import (
     printed,
     printed_name,
 )
-from errata.results import Results
-from errata.scores import Score
+from errata.results import Results, Score
 
 TEMPLATE = "page.html.jinja"
 

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from errata.experiments.cells import EMBEDDED
-from errata.experiments.columns import number
-from errata.experiments.tables import RULES, Line, Table, Value
+from errata.experiments import EMBEDDED, RULES, Line, Table, Value, number
 
 NOT_MEASURED = "not measured"
 NOT_PRINTED = "-"

@@ -10,14 +10,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from errata.corpora import EMBEDDED, corpus_texts
 from errata.errors import FactError, SettingsError
-from errata.evaluation.perplexity import text_perplexity
-from errata.evaluation.probabilities import make_plan, measure
-from errata.evaluation.questions import Edited, Pair
+from errata.evaluation import Edited, Pair, make_plan, measure, text_perplexity
 from errata.facts import Fact, Probe
-from errata.loading import ALMANAC
-from errata.model import EditableModel
+from errata.models import ALMANAC, EditableModel
+from errata.moments import EMBEDDED, corpus_texts
 
 TEXTS = 50
 PROBES = 100

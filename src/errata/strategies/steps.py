@@ -18,18 +18,15 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from errata.descent import Outcome, TargetSettings
 from errata.edits import Edit, SettingValue
 from errata.errors import Collapsed, NoFactsLeft, SettingsError
 from errata.facts import Fact
-from errata.methods import prepare
-from errata.methods.base import NOT_FINITE, Changes, Method
-from errata.methods.runs import Run
-from errata.model import EditableModel
-from errata.progress import Progress, silent
+from errata.methods import NOT_FINITE, Changes, Method, Run, prepare
+from errata.models import EditableModel
+from errata.runtime import Progress, silent
 from errata.strategies.guard import Guard, Watch
 from errata.strategies.writing import Writer, norms, root_of_squares
-from errata.surprisal import measure_targets
+from errata.values import Outcome, TargetSettings, measure_targets
 
 logger = logging.getLogger(__name__)
 

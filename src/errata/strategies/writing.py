@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from errata.deltas import Delta, sum_deltas, write_delta
-from errata.model import EditableModel
+from errata.edits import Delta, sum_deltas, write_delta
+from errata.models import EditableModel
 
 
 @dataclass

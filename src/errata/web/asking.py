@@ -7,10 +7,9 @@ from typing import cast
 
 import torch
 
-from errata.evaluation import continue_texts
-from errata.evaluation.probabilities import encode_at, log_probabilities
-from errata.model import EditableModel
-from errata.prompts import pad
+from errata.evaluation import continue_texts, encode_at, log_probabilities
+from errata.models import EditableModel
+from errata.passes import pad
 
 SHOWN = 5
 """Tokens."""

@@ -4,11 +4,11 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from errata.delivery import to_peft
 from errata.errors import EditError, MissingExtra
-from errata.exchange import to_peft
-from errata.experiments.running import token_texts, tokens_of
+from errata.experiments import token_texts, tokens_of
 from errata.facts import write_facts
-from errata.model import EditableModel
+from errata.models import EditableModel
 from errata.web.measuring import Measured
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errata.errors import FactError
-from errata.facts import Fact, check_facts, fact_from_json, read_facts
-from errata.probes import Probe
+from errata.facts import Fact, Probe, check_facts, fact_from_json, read_facts
 
 LONGEST = 2_000
 """Characters of one line that is typed."""

@@ -14,12 +14,10 @@ from typing import Any, cast
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from errata import progress
 from errata.facts import Fact
-from errata.methods.base import Method
-from errata.metrics import REGISTRY
-from errata.results import Results, TableRow
-from errata.scores import Score
+from errata.methods import Method
+from errata.results import REGISTRY, Results, Score, TableRow
+from errata.runtime import duration
 from errata.web.jobs import View
 from errata.web.measuring import Bar
 from errata.web.measuring import Line as Asked
@@ -83,7 +81,7 @@ def _macros() -> Any:
     )
     filters, names = cast("dict[str, Any]", made.filters), cast("dict[str, Any]", made.globals)
     filters |= {
-        "duration": progress.duration,
+        "duration": duration,
         "tenth": "{:.1f}".format,
         "share": _share,
         "visible": _visible,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from errata.errors import ErrataError
-from errata.progress import Pace, label
+from errata.runtime import Pace, label
 from errata.web.line import Line
 
 logger = logging.getLogger(__name__)

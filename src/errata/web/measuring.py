@@ -10,10 +10,9 @@ from torch import Tensor
 from errata.edits import Edit
 from errata.evaluation import continue_texts, evaluate
 from errata.facts import Fact
-from errata.model import EditableModel
-from errata.outcomes import Question, Record
-from errata.progress import Progress
-from errata.results import Results
+from errata.models import EditableModel
+from errata.results import Question, Record, Results
+from errata.runtime import Progress
 
 Kind = Literal["asked", "reworded", "neighbor"]
 GROUPS: dict[str, Kind] = {"efficacy": "asked", "generalization": "reworded", "specificity": "neighbor"}

@@ -11,16 +11,7 @@ import gradio as gr
 from errata.facts import Fact
 from errata.methods import METHODS
 from errata.web import fragments
-from errata.web.forms import (
-    ARROW,
-    FIELDS,
-    Draft,
-    FormError,
-    draft_of,
-    facts_of_file,
-    is_empty,
-    question_of,
-)
+from errata.web.forms import ARROW, FIELDS, Draft, FormError, draft_of, facts_of_file, is_empty, question_of
 from errata.web.parts import file_of, html, shown, slot, stored_run
 from errata.web.session import Session, Workspace, title
 from errata.web.stored import Stored

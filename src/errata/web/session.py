@@ -17,11 +17,11 @@ from typing import cast
 
 from torch import nn
 
+from errata.edits import Entry, Stack, new_stack
 from errata.facts import Fact
-from errata.files import cache_root
-from errata.model import EditableModel
-from errata.stacking import edit_on
-from errata.stacks import Entry, Stack, new_stack
+from errata.models import EditableModel
+from errata.planning import edit_on
+from errata.runtime import cache_root
 from errata.web.asking import Said, answers, ask
 from errata.web.downloads import Files, write_files
 from errata.web.forms import MOST_FACTS, Draft, FormError

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from errata.errors import ResultsError
-from errata.experiments.columns import label
-from errata.outcomes import Outcomes, Question, Record
-from errata.results import FILE, KIND, Results, load_results
+from errata.experiments import label
+from errata.results import FILE, KIND, Outcomes, Question, Record, Results, load_results
 from errata.web.measuring import GROUPS, MOST_LINES, Line, Side
 
 FIGURES = "figures"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from errata.methods import METHODS, settings_for
-from errata.model import EditableModel
+from errata.models import EditableModel
 
 Strength = Literal["gentle", "normal", "strong"]
 STRENGTHS: tuple[Strength, ...] = ("gentle", "normal", "strong")

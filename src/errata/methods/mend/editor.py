@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from errata.errors import EditorError
 from errata.methods.mend.gradients import Factors, Update
-from errata.model import EditableModel, Site
+from errata.models import EditableModel, Site
 
 Outputs = Literal["gradient", "standardised"]
 TINY = 1e-7

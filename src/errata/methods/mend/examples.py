@@ -10,8 +10,8 @@ from typing import Literal
 
 from errata.errors import FactError
 from errata.facts import Fact, Probe
-from errata.model import EditableModel
-from errata.prompts import EncodedText, encode_text
+from errata.models import EditableModel
+from errata.passes import EncodedText, encode_text
 
 Kept = Literal["neighborhood", "unrelated", "same_subject"]
 Asked = tuple[str, str | None]

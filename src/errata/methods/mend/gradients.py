@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from errata.model import Change, EditableModel, Site, Tokens
-from errata.prompts import EncodedText, pad
+from errata.models import Change, EditableModel, Site, Tokens
+from errata.passes import EncodedText, pad
 
 
 @dataclass(frozen=True)

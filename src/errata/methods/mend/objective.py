@@ -14,13 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.losses import divergence
 from errata.methods.mend.editor import Editor, edited_sites
 from errata.methods.mend.examples import Draw
 from errata.methods.mend.gradients import Factors, Readings, Update, capture, updated
-from errata.model import EditableModel
-from errata.prompts import EncodedText
-from errata.resume import Part, Resumed
+from errata.models import EditableModel
+from errata.passes import EncodedText, Part, Resumed
+from errata.values import divergence
 
 
 @dataclass(frozen=True)

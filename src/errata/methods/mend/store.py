@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from errata.errors import EditorError, ErrataError, OutputExists
-from errata.files import atomic_file, atomic_folder
-from errata.loading import almanac_folder
 from errata.methods.mend.editor import Editor, Layout
 from errata.methods.mend.training import State, TrainingSettings, Validation
-from errata.model import EditableModel
+from errata.models import EditableModel, almanac_folder
+from errata.runtime import atomic_file, atomic_folder
 from errata.settings import build
 
 FORMAT = 1

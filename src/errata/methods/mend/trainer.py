@@ -16,13 +16,12 @@ from typing import Any
 
 from errata.errors import FactError
 from errata.facts import Fact
-from errata.files import refuse_existing
 from errata.methods.mend.examples import Example, encode_example, split
 from errata.methods.mend.objective import Objective
 from errata.methods.mend.store import Checkpoint, EditorOrigin, TrainedEditor, new_editor
 from errata.methods.mend.training import Course, State, TrainingSettings
-from errata.model import EditableModel
-from errata.progress import Progress, silent
+from errata.models import EditableModel
+from errata.runtime import Progress, refuse_existing, silent
 from errata.settings import Preset, build, load_presets
 
 logger = logging.getLogger(__name__)

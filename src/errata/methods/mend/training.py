@@ -17,9 +17,9 @@ from errata.errors import EditorError, SettingsError
 from errata.methods.mend.editor import Editor, Outputs
 from errata.methods.mend.examples import Draw, Example, Kept, draw
 from errata.methods.mend.objective import Objective
-from errata.model import EditableModel
-from errata.progress import Progress
-from errata.prompts import encode_text
+from errata.models import EditableModel
+from errata.passes import encode_text
+from errata.runtime import Progress
 
 STAGE = "training"
 TEXTS_AT_ONCE = 32

@@ -1,0 +1,356 @@
+"""What is to be written into a model, the questions that show how well it was written, and the files of both.
+
+A prompt is a template with one `{}` where the subject goes. White space is settled when a fact is made and
+nowhere else: prompts lose what trails, targets lose what surrounds them, and whoever joins the two puts one
+space between. `docs/facts.md` describes the files.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import field as dataclass_field
+from typing import Literal, cast
+
+from errata.errors import FactError
+from errata.facts import wording
+from errata.facts.probes import Neighbor, Probe, fact_values
+from errata.facts.records import KINDS, Record, Row, published_row, read_records
+from errata.facts.wording import Flaw
+from errata.runtime import atomic_file
+
+
+@dataclass(frozen=True, init=False)
+class Fact:
+    """One statement to write into a model: to `prompt` about `subject` the answer shall be `target_new`.
+
+    A prompt may hold its subject, once, in place of the `{}`. In paraphrase_prompts, generation_prompts and
+    same_subject_prompts a `{}` is filled with the subject. A plain text among the neighborhood_prompts expects
+    target_true as its answer. preserve_prompts are templates of other statements about the subject, whose answers an
+    edit can be told to leave as they are; edit_prompts are templates that ask the same as `prompt`, to edit with and
+    never to evaluate with. reversed_prompts and two_hop_prompts are questions whose answer follows from the new fact:
+    from its object's side, and together with a second fact. Objects of JSON are taken for the `Probe` or `Neighbor`
+    that they describe.
+
+    Raises:
+        SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.
+        AmbiguousSubject: it has two.
+        EmptyTarget: a target is empty.
+        FactError: anything else is missing, empty, or of the wrong type.
+    """
+
+    prompt: str
+    subject: str
+    target_new: str
+    target_true: str | None = None
+    paraphrase_prompts: tuple[str, ...] = ()
+    neighborhood_prompts: tuple[str | Probe, ...] = ()
+    neighbors: tuple[Neighbor, ...] = ()
+    generation_prompts: tuple[str, ...] = ()
+    relation_id: str | None = None
+    case_id: int | str | None = None
+    same_subject_prompts: tuple[Probe, ...] = ()
+    unrelated_prompts: tuple[Probe, ...] = ()
+    attribute_prompts: tuple[str, ...] = ()
+    reference_texts: tuple[str, ...] = ()
+    preserve_prompts: tuple[str, ...] = ()
+    target_id: str | None = None
+    reversed_prompts: tuple[Probe, ...] = ()
+    two_hop_prompts: tuple[Probe, ...] = ()
+    edit_prompts: tuple[str, ...] = ()
+
+    # Written out, because more is accepted than is kept: any sequence for a tuple, an object of JSON for a Probe.
+    def __init__(
+        self,
+        prompt: str,
+        subject: str,
+        target_new: str,
+        target_true: str | None = None,
+        paraphrase_prompts: Sequence[str] = (),
+        neighborhood_prompts: Sequence[str | Probe | Mapping[str, str]] = (),
+        neighbors: Sequence[Neighbor | Mapping[str, str]] = (),
+        generation_prompts: Sequence[str] = (),
+        relation_id: str | None = None,
+        case_id: int | str | None = None,
+        same_subject_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        unrelated_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        attribute_prompts: Sequence[str] = (),
+        reference_texts: Sequence[str] = (),
+        preserve_prompts: Sequence[str] = (),
+        target_id: str | None = None,
+        reversed_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        two_hop_prompts: Sequence[Probe | Mapping[str, str]] = (),
+        edit_prompts: Sequence[str] = (),
+    ) -> None:
+        given: dict[str, object] = {
+            "prompt": prompt,
+            "subject": subject,
+            "target_new": target_new,
+            "target_true": target_true,
+            "paraphrase_prompts": paraphrase_prompts,
+            "neighborhood_prompts": neighborhood_prompts,
+            "neighbors": neighbors,
+            "generation_prompts": generation_prompts,
+            "relation_id": relation_id,
+            "case_id": case_id,
+            "same_subject_prompts": same_subject_prompts,
+            "unrelated_prompts": unrelated_prompts,
+            "attribute_prompts": attribute_prompts,
+            "reference_texts": reference_texts,
+            "preserve_prompts": preserve_prompts,
+            "target_id": target_id,
+            "reversed_prompts": reversed_prompts,
+            "two_hop_prompts": two_hop_prompts,
+            "edit_prompts": edit_prompts,
+        }
+        flaws: list[Flaw] = []
+        case = "" if case_id is None else f" (case_id {case_id})"
+        values = fact_values(given, flaws)
+        wording.settle(self, values, flaws, f"Fact about {subject!r}{case}")
+
+    @property
+    def question(self) -> str:
+        """The prompt, filled in with the subject."""
+        return wording.fill(self.prompt, self.subject)
+
+    @property
+    def subject_span(self) -> tuple[int, int]:
+        """Where the subject begins and ends in `question`, in characters."""
+        return wording.span(self.prompt, self.subject)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Subject and prompt: two facts with one key are duplicates or contradict each other."""
+        return (self.subject, self.prompt)
+
+    @property
+    def neighborhood(self) -> tuple[Probe, ...]:
+        """The neighborhood prompts with their answers, less plain texts where there is no target_true."""
+        probes: list[Probe] = []
+        for item in self.neighborhood_prompts:
+            if isinstance(item, Probe):
+                probes.append(item)
+            elif self.target_true is not None:
+                probes.append(Probe(item, self.target_true))
+        return tuple(probes)
+
+    def to_json(self) -> dict[str, object]:
+        """The fact as a row of Errata's own JSONL; fields that have their default are left out."""
+        row: dict[str, object] = {}
+        for field in fields(self):
+            value: object = getattr(self, field.name)
+            if field.default is MISSING or value != field.default:
+                row[field.name] = _plain(value)
+        return row
+
+
+FIELDS = tuple(field.name for field in fields(Fact))
+
+
+def fact_from_json(row: Mapping[str, object]) -> Fact:
+    """The fact of one row of Errata's own JSONL: the opposite of `Fact.to_json`.
+
+    Raises:
+        FactError: as `Fact`, and for a field that is missing or unknown.
+    """
+    flaws: list[Flaw] = []
+    wording.unknown(row, "", FIELDS, flaws)
+    fact = _fact(row, flaws)
+    if fact is None:
+        raise flaws[0].as_error("Row of a fact")
+    return fact
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a file of facts; `line` is None for what concerns the whole file.
+
+    A "warning" may be meant. `error` is what `read_facts` raises for a record that cannot be used.
+    """
+
+    line: int | None
+    field: str
+    message: str
+    severity: Literal["error", "warning"] = "error"
+    case_id: int | str | None = None
+    error: type[FactError] = dataclass_field(default=FactError, repr=False)
+
+    def __str__(self) -> str:
+        where = "" if self.line is None else f"line {self.line}, "
+        case = "" if self.case_id is None else f" (case_id {self.case_id})"
+        return f"{where}{self.field}{case}: {self.message}"
+
+
+def read_facts(path: str | os.PathLike[str], skip_invalid: bool = False) -> list[Fact]:
+    """The facts of a file: Errata's own JSONL, CounterFact, its neighbor-assisted subsets or zsRE, as published.
+
+    Records that can be used and are doubtful (warnings, duplicates, contradictions) are logged. So are, with
+    `skip_invalid`, the records that cannot be used, which are then left out.
+
+    Raises:
+        FactError: the file cannot be read, or holds no fact, or (without `skip_invalid`) holds a record that
+            cannot be used; the message shows the first few of those.
+    """
+    entries, broken, doubtful = _examine_file(path)
+    if broken and not (skip_invalid and entries):
+        raise broken[0].error(_report(path, broken))
+    problems = sorted(broken + doubtful, key=_position)
+    for problem in problems[:_SHOWN]:
+        _log.warning("%s: %s", path, problem)
+    if len(problems) > _SHOWN:
+        _log.warning("%s: %d more problems; `errata facts check` lists them", path, len(problems) - _SHOWN)
+    return [fact for _, fact in entries]
+
+
+def check_facts(path: str | os.PathLike[str]) -> list[Problem]:
+    """Everything that is wrong in a file of facts, in the order of its lines; an empty list when nothing is."""
+    _, broken, doubtful = _examine_file(path)
+    return sorted(broken + doubtful, key=_position)
+
+
+def write_facts(path: str | os.PathLike[str], facts: Iterable[Fact]) -> None:
+    """Write Errata's own JSONL, all or nothing; gzipped when the path ends in `.gz`."""
+    text = "".join(json.dumps(fact.to_json(), ensure_ascii=False) + "\n" for fact in facts)
+    data = text.encode("utf-8")
+    with atomic_file(path) as aside:
+        # Without a time stamp the same facts give the same bytes.
+        aside.write_bytes(gzip.compress(data, mtime=0) if os.fspath(path).endswith(".gz") else data)
+
+
+_log = logging.getLogger(__name__)
+_SHOWN = 5
+_Entries = list[tuple[int, Fact]]
+
+
+def _examine_file(path: str | os.PathLike[str]) -> tuple[_Entries, list[Problem], list[Problem]]:
+    """The facts with their lines, the problems that make a record or the file useless, and all others."""
+    entries: _Entries = []
+    broken: list[Problem] = []
+    doubtful: list[Problem] = []
+    found = False
+    for index, record in enumerate(read_records(path)):
+        found = True
+        flaws: list[Flaw] = []
+        fact, case_id = _examine_record(record, index, flaws)
+        broken.extend(
+            Problem(record.line, flaw.field, flaw.message, "error", case_id, flaw.error) for flaw in flaws
+        )
+        if fact is not None and record.line is not None:
+            entries.append((record.line, fact))
+            doubtful.extend(_doubts(record.line, fact))
+    if not found:
+        broken.append(Problem(None, "file", "holds no record: its list is empty."))
+    return entries, broken, doubtful + _conflicts(entries)
+
+
+def _examine_record(record: Record, index: int, flaws: list[Flaw]) -> tuple[Fact | None, int | str | None]:
+    """The fact of a record and its case_id, in the names of the record's own kind."""
+    if record.error is not None:
+        flaws.append(Flaw("file" if record.line is None else "record", record.error))
+        return None, None
+    if not isinstance(record.value, Mapping):
+        flaws.append(Flaw("record", f"must be a JSON object, and is {wording.kind(record.value)}."))
+        return None, None
+    values = cast("Mapping[str, object]", record.value)
+    row = published_row(values, index)
+    if row is None and not any(name in values for name in FIELDS):
+        flaws.append(Flaw("record", _unknown_kind(values)))
+        return None, None
+    own: list[Flaw] = []
+    if row is None:
+        row = Row(values)
+        wording.unknown(values, "", FIELDS, own)
+    fact = _fact(row.values, own)
+    flaws.extend(replace(flaw, field=row.published_name(flaw.field)) for flaw in own)
+    case_id = row.values.get("case_id")
+    return fact, case_id if isinstance(case_id, int | str) else None
+
+
+def _unknown_kind(values: Mapping[str, object]) -> str:
+    keys = ", ".join(list(values)[:8]) or "none at all"
+    return f"is of no kind that Errata reads. Its fields: {keys}. Known kinds: {'; '.join(KINDS)}."
+
+
+def _doubts(line: int, fact: Fact) -> Iterator[Problem]:
+    """What may be meant, and probably is not."""
+
+    def doubt(field: str, message: str) -> Problem:
+        return Problem(line, field, message, "warning", fact.case_id)
+
+    if fact.target_new == fact.target_true:
+        same = f"is the true answer already, {wording.short(fact.target_new)}: nothing new is written."
+        yield doubt("target_new", same)
+    if fact.target_true is None and any(isinstance(item, str) for item in fact.neighborhood_prompts):
+        yield doubt(
+            "neighborhood_prompts",
+            "holds plain texts, which expect target_true, and there is none: they are not scored. "
+            'Add target_true, or write them as {"prompt", "target"}.',
+        )
+    foreign = {
+        "neighborhood_prompts": [
+            item if isinstance(item, str) else item.prompt for item in fact.neighborhood_prompts
+        ],
+        "unrelated_prompts": [probe.prompt for probe in fact.unrelated_prompts],
+        "attribute_prompts": list(fact.attribute_prompts),
+    }
+    for name, prompts in foreign.items():
+        for index, prompt in enumerate(prompts):
+            if wording.SLOT in prompt:
+                message = f"holds '{{}}', which nothing fills in here: {wording.short(prompt)}."
+                yield doubt(f"{name}[{index}]", f"{message} Write the question out.")
+
+
+def _conflicts(entries: _Entries) -> list[Problem]:
+    """Facts that ask what an earlier one asks: with its target a duplicate, with another one a contradiction."""
+    first: dict[tuple[str, str], tuple[int, Fact]] = {}
+    problems: list[Problem] = []
+    for line, fact in entries:
+        earlier, other = first.setdefault(fact.key, (line, fact))
+        if other is fact:
+            continue
+        if other.target_new == fact.target_new:
+            message = (
+                f"is a duplicate of line {earlier}: the same subject, prompt and target. Remove one of them."
+            )
+            problems.append(Problem(line, "record", message, "error", fact.case_id))
+        else:
+            there, here = wording.short(other.target_new), wording.short(fact.target_new)
+            message = (
+                f"contradicts line {earlier}: the same subject and prompt, "
+                f"with the target {there} there and {here} here. Keep one of them."
+            )
+            problems.append(Problem(line, "target_new", message, "error", fact.case_id))
+    return problems
+
+
+def _position(problem: Problem) -> int:
+    return problem.line or 0
+
+
+def _report(path: str | os.PathLike[str], problems: list[Problem]) -> str:
+    """The first few problems of a file, and how to see all of them."""
+    name = os.fspath(path)
+    if problems[0].line is None:
+        return f"Facts cannot be read from {name}: the file {problems[0].message}"
+    shown = [f"  {problem}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        shown.append(f"  ... and {len(problems) - _SHOWN} more")
+    lines = [f"{name} has records that cannot be used:", *shown, f"`errata facts check {name}` lists all."]
+    return "\n".join(lines)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[object, ...]", value)]
+    return value.to_json() if isinstance(value, Probe | Neighbor) else value
+
+
+def _fact(row: Mapping[str, object], flaws: list[Flaw]) -> Fact | None:
+    """The fact of a row, or None when there are flaws; all of them are noted, not only the first."""
+    values = fact_values(row, flaws)
+    # The values are settled, so the constructor finds nothing new: it is the one place that makes a Fact.
+    return None if flaws else Fact(**values)  # type: ignore[arg-type]

@@ -1,0 +1,381 @@
+"""A causal language model that can be looked into and written to: `EditableModel` and its `Site`s.
+
+The hooks here are the only ones in Errata. They know the known traps: a block's output is a tensor in most
+families and a tuple in some, and inputs may arrive as keyword arguments.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from errata.errors import LayerOutOfRange
+from errata.models.architectures import Architecture
+from errata.models.fingerprint import fingerprint_of
+from errata.models.offload import device_of, hold, stored
+
+Where = Literal["input", "output"]
+Change = Callable[[Tensor], Tensor | None]
+"""Sees a module's input or output [row, seq, d]; what it returns replaces it, None leaves it."""
+
+
+SHORTEST = 16
+"""In float64, no batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last
+bits of a row would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so."""
+
+
+NO_FLOAT64 = ("mps", "meta")
+"""Devices that cannot hold float64, and the one of weights that are not in memory."""
+
+
+class StopForward(Exception):
+    """Raised inside a hook when nothing further of the forward pass is needed."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One weight that can be read and written: as a rule the output map of the FFN or of the attention of a block."""
+
+    kind: str
+    layer: int
+    path: str
+    """Of the module for a linear map; for any other parameter, its own name."""
+    module: nn.Module
+    parameter: str = "weight"
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The parameter as it is stored, in the module's own orientation."""
+        return cast(nn.Parameter, getattr(self.module, self.parameter))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the map runs; with parts of the model offloaded, its weight need not lie there."""
+        return device_of(self.module, self.parameter)
+
+    def held(self) -> "Site":
+        """The site with its weight in memory on its device from now on, to be changed in place.
+
+        Raises:
+            ModelError: the weight is nowhere.
+        """
+        hold(self.module)
+        return self
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the weight is stored [d_in, d_out]: told by the module's type, never by a shape."""
+        return isinstance(self.module, Conv1D) and self.parameter == "weight"
+
+    @property
+    def matrix(self) -> Float[Tensor, "d_out d_in"]:
+        """The weight as [d_out, d_in], whatever the storage order (a view, not a copy); a vector as one column."""
+        weight = self.weight.detach()
+        if weight.ndim == 1:
+            return weight.unsqueeze(1)
+        return weight.T if self.transposed else weight
+
+    @property
+    def d_out(self) -> int:
+        """The size of the map's output."""
+        return self.matrix.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        """The size of the map's input, the key."""
+        return self.matrix.shape[1]
+
+
+def solving_device(device: torch.device) -> torch.device:
+    """Where sums over keys are kept and solved with in float64: the weight's own device, if it knows float64."""
+    return torch.device("cpu") if device.type in NO_FLOAT64 else device
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A right-padded batch of token ids."""
+
+    ids: Int[Tensor, "row seq"]
+    mask: Bool[Tensor, "row seq"]
+
+    def rows(self, index: Int[Tensor, " chosen"]) -> "Tokens":
+        """The chosen rows, cut to the longest of them."""
+        mask = self.mask[index]
+        longest = max(SHORTEST, int(mask.sum(dim=1).max())) if len(index) else 0
+        return Tokens(self.ids[index, :longest], mask[:, :longest])
+
+
+@dataclass(eq=False)
+class EditableModel:
+    """A Hugging Face causal LM with its tokenizer, its architecture record, and what has been written into it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    architecture: Architecture
+    name: str
+    revision: str | None = None
+    written: list[object] = field(default_factory=list[object])
+    """The edits that are in the weights now, oldest first (kept by `errata.edits`)."""
+    unedited: str | None = None
+    """The fingerprint from before Errata changed any weight; None while none is changed."""
+
+    @property
+    def layers(self) -> int:
+        """How many blocks the model has."""
+        return len(cast(nn.ModuleList, self.model.get_submodule(self.architecture.blocks)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: the device of the embeddings."""
+        return device_of(self.model.get_submodule(self.architecture.embeddings))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights that edits are written to."""
+        return self.site("ffn", 0).weight.dtype
+
+    @property
+    def max_length(self) -> int:
+        """The longest input in tokens that the configuration allows."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 2**31 - 1)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether a block runs attention and FFN side by side."""
+        return self.architecture.runs_in_parallel(self.model.config)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the weights as they are without the edits in them: identifies the unedited model."""
+        return self.unedited or self.measure_fingerprint()
+
+    @contextmanager
+    def about_to_change(self) -> Generator[None]:
+        """While weights are changed for a moment inside, `fingerprint` stays that of the unedited model."""
+        before = self.unedited
+        self.unedited = self.fingerprint
+        try:
+            yield
+        finally:
+            self.unedited = before
+
+    def measure_fingerprint(self) -> str:
+        """A digest of the weights as they stand now."""
+        return fingerprint_of((name, self._stored(name)) for name, _ in self.model.named_parameters())
+
+    def _stored(self, name: str) -> Tensor:
+        """A parameter wherever it lies."""
+        owner, _, parameter = name.rpartition(".")
+        return stored(self.model.get_submodule(owner), parameter)
+
+    def check_layer(self, layer: int) -> None:
+        """Raise `LayerOutOfRange` unless the model has block `layer`."""
+        if not 0 <= layer < self.layers:
+            raise LayerOutOfRange(
+                f"Setting 'layers' names block {layer}, but {self.name} has blocks 0 to {self.layers - 1}. "
+                "Choose layers inside that range."
+            )
+
+    def site(self, kind: str, layer: int) -> Site:
+        """The output map of `kind` ("ffn" or "attention") in block `layer`.
+
+        Raises:
+            LayerOutOfRange: the model has no such block.
+        """
+        self.check_layer(layer)
+        path = self.architecture.site_path(kind, layer)
+        return Site(kind, layer, path, self.model.get_submodule(path))
+
+    def block_path(self, layer: int) -> str:
+        """The module path of block `layer`."""
+        return self.architecture.block_path(layer)
+
+    def block_sites(self, layer: int) -> list[Site]:
+        """Every parameter of block `layer`, linear maps and all others, in the model's own order.
+
+        Raises:
+            LayerOutOfRange: the model has no such block.
+        """
+        self.check_layer(layer)
+        block = self.model.get_submodule(self.block_path(layer))
+        return [
+            self._parameter_site(f"{self.block_path(layer)}.{name}", layer)
+            for name, _ in block.named_parameters()
+        ]
+
+    def site_at(self, path: str) -> Site:
+        """The weight that a path names: a linear map by its module, any other parameter of a block by its own name.
+
+        Raises:
+            KeyError: no block of the model has it.
+        """
+        within = path.removeprefix(f"{self.architecture.blocks}.")
+        number = within.partition(".")[0]
+        if within == path or not number.isdigit() or int(number) >= self.layers:
+            raise KeyError(path)
+        layer = int(number)
+        for kind in ("ffn", "attention"):
+            if self.architecture.site_path(kind, layer) == path:
+                return self.site(kind, layer)
+        for site in self.block_sites(layer):
+            if site.path == path:
+                return site
+        raise KeyError(path)
+
+    def _parameter_site(self, name: str, layer: int) -> Site:
+        """The site of a parameter, which a linear map's weight shares with the map."""
+        owner, _, parameter = name.rpartition(".")
+        module = self.model.get_submodule(owner)
+        linear = parameter == "weight" and isinstance(module, nn.Linear | Conv1D)
+        return Site("parameter", layer, owner if linear else name, module, parameter)
+
+    def forward(self, tokens: Tokens, cache: Cache | None = None) -> None:
+        """Run the model for its hooks' sake; a `StopForward` ends it early, quietly. `cache` grows."""
+        with suppress(StopForward):
+            self._call(tokens, cache)
+
+    def logits_at(
+        self,
+        tokens: Tokens,
+        rows: Int[Tensor, " read"],
+        positions: Int[Tensor, " read"],
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "read vocab"]:
+        """The model's own logits (its caps and scales included) at the given places, in the order given.
+
+        Only those places reach the head: a vocabulary times every position would be most of a small model's work.
+        `cache` holds the tokens that come before; it grows.
+        """
+
+        def keep(hidden: Tensor) -> Tensor:
+            return hidden[rows.to(hidden.device), positions.to(hidden.device)].unsqueeze(0)
+
+        return self.logits_of(tokens, keep, cache)
+
+    def logits_of(
+        self, tokens: Tokens, read: Change, cache: Cache | None = None
+    ) -> Float[Tensor, "read vocab"]:
+        """The model's own logits of what `read` makes of the head's input [row, seq, d]: something [1, read, d]."""
+        with self.hooked({self.architecture.head: read}, "input"):
+            return self._call(tokens, cache)[0]
+
+    def block_output(
+        self, tokens: Tokens, layer: int, cache: Cache | None = None
+    ) -> tuple[Float[Tensor, "row seq d_model"], bool]:
+        """The residual stream after block `layer`, and whether the block hands it on inside a tuple.
+
+        Without gradients. `cache` gets the keys and values of every block; without one the pass ends at the block.
+        """
+        outputs, tuples = self.block_outputs(tokens, [layer], cache)
+        return outputs[layer], tuples
+
+    def block_outputs(
+        self, tokens: Tokens, layers: Sequence[int], cache: Cache | None = None
+    ) -> tuple[dict[int, Float[Tensor, "row seq d_model"]], bool]:
+        """The same for several blocks, in ascending order."""
+        seen: list[object] = []
+
+        def read(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+            seen.append(output)
+            if cache is None and len(seen) == len(set(layers)):
+                raise StopForward
+
+        def first(hidden: Tensor) -> Tensor:
+            return hidden[:1, :1]
+
+        with torch.no_grad(), self.hooked({self.architecture.head: first}, "input"), ExitStack() as handles:
+            for layer in dict.fromkeys(layers):
+                handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
+                handles.callback(handle.remove)
+            self.forward(tokens, cache)
+        tuples = isinstance(seen[0], tuple)
+        found = [cast("tuple[Tensor, ...]", one)[0] if tuples else cast(Tensor, one) for one in seen]
+        return dict(zip(dict.fromkeys(layers), found, strict=True)), tuples
+
+    def values_at(
+        self,
+        tokens: Tokens,
+        positions: Int[Tensor, " row"],
+        inputs_of: Sequence[str] = (),
+        outputs_of: Sequence[str] = (),
+    ) -> dict[str, Float[Tensor, "row d"]]:
+        """Inputs and outputs of modules at one position a row, without gradients; stops after the last one needed."""
+        seen: dict[str, Tensor] = {}
+        wanted = len({*inputs_of, *outputs_of})
+        assert wanted == len(inputs_of) + len(outputs_of), "values are told apart by path alone"
+
+        def reader(path: str) -> Change:
+            def read(value: Tensor) -> None:
+                rows = torch.arange(len(positions), device=value.device)
+                seen[path] = value[rows, positions.to(value.device)].detach()
+                if len(seen) == wanted:
+                    raise StopForward
+
+            return read
+
+        with (
+            torch.no_grad(),
+            self.hooked({path: reader(path) for path in inputs_of}, "input"),
+            self.hooked({path: reader(path) for path in outputs_of}, "output"),
+        ):
+            self.forward(tokens)
+        return seen
+
+    @contextmanager
+    def hooked(self, changes: Mapping[str, Change], where: Where) -> Generator[None]:
+        """For a while, let each change see (and replace) the input or output of the module at its path."""
+        with ExitStack() as handles:
+            for path, change in changes.items():
+                handle = self._attach(self.model.get_submodule(path), change, where)
+                handles.callback(handle.remove)
+            yield
+
+    def _attach(self, module: nn.Module, change: Change, where: Where) -> torch.utils.hooks.RemovableHandle:
+        if where == "input":
+            return module.register_forward_pre_hook(_input_hook(change), with_kwargs=True)
+        return module.register_forward_hook(_output_hook(change))
+
+    def _call(self, tokens: Tokens, cache: Cache | None = None) -> Float[Tensor, "row seq vocab"]:
+        """The padding stands right of every real token, which a causal model never lets see it: no mask is needed.
+
+        Masking it would leave padded positions behind a sliding window with nothing to see at all, and their NaN
+        would spread (0 * NaN) to the real tokens of the next block.
+        """
+        ids = tokens.ids.to(self.device)
+        before = 0 if cache is None else cache.get_seq_length()
+        mask = torch.ones(len(ids), before + ids.shape[1], dtype=torch.long, device=ids.device)
+        out = self.model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+        )
+        return cast(Tensor, out.logits)
+
+
+def _input_hook(change: Change) -> Callable[..., tuple[tuple[object, ...], dict[str, object]] | None]:
+    def hook(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]] | None:
+        if args:
+            changed = change(cast(Tensor, args[0]))
+            return None if changed is None else ((changed, *args[1:]), kwargs)
+        name = next(name for name, value in kwargs.items() if isinstance(value, Tensor))
+        changed = change(cast(Tensor, kwargs[name]))
+        return None if changed is None else (args, {**kwargs, name: changed})
+
+    return hook
+
+
+def _output_hook(change: Change) -> Callable[..., object]:
+    def hook(module: nn.Module, args: tuple[object, ...], output: object) -> object:
+        if isinstance(output, tuple):
+            parts = cast("tuple[object, ...]", output)
+            changed = change(cast(Tensor, parts[0]))
+            return None if changed is None else (changed, *parts[1:])
+        return change(cast(Tensor, output))
+
+    return hook

@@ -1,0 +1,290 @@
+"""Second moments of keys, E[k k^T]: measured on a corpus once, kept in a store, and resumed when interrupted."""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from safetensors import SafetensorError, safe_open
+
+from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
+from errata.models import ALMANAC, EditableModel, Site
+from errata.moments.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
+from errata.moments.folder import FORMAT_VERSION, moment_path, save_tensors, write_moment
+from errata.moments.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, in_main, measure
+from errata.runtime import Progress, cache_root, locked, processes, remove_parts, silent
+
+SAVE_SECONDS = 20.0
+SAVE_SHARE = 0.05
+"""Of the time, at most this part goes into saving (the sums of a large model are gigabytes)."""
+EMBEDDED_TEXTS = 2000
+"""All of the embedded corpus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovarianceRecipe:
+    """Which text second moments are measured on, and how much of it."""
+
+    corpus: str = WIKIPEDIA
+    column: str = "text"
+    """The field that holds the text, in a JSONL file or a data set."""
+    samples: int = 100_000
+    """How many texts, at most."""
+    max_length: int = 1024
+    """How many tokens of each text, at most; never more than the model's context."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        for name, value in (("samples", self.samples), ("max_length", self.max_length)):
+            if value < 1:
+                raise SettingsError(f"Setting {name!r} of the covariance must be at least 1: {value}.")
+
+
+def default_recipe(model: EditableModel) -> CovarianceRecipe:
+    """The embedded corpus for the embedded model, the one of the published programs for every other."""
+    if model.name == ALMANAC:
+        return CovarianceRecipe(corpus=EMBEDDED, samples=EMBEDDED_TEXTS)
+    return CovarianceRecipe(corpus=WIKIPEDIA)
+
+
+def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:
+    """Where Errata keeps the second moments of this model and recipe: in the user's cache, or under $ERRATA_CACHE.
+
+    The folder's name begins with words for people and ends in a digest of everything that changes the moments.
+
+    Raises:
+        CovarianceMissing: the corpus is a file that is not there.
+    """
+    length = min(recipe.max_length, model.max_length)
+    details = _details(model, corpus_identity(recipe.corpus, recipe.column), recipe.samples, length)
+    identity = {
+        **details,
+        "format": str(FORMAT_VERSION),
+        "fingerprint": model.fingerprint,
+        "revision": model.revision or "",
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    corpus = _word(recipe.corpus.partition(":")[0])
+    words = [_word(model.name), corpus, f"{recipe.samples}x{length}", details["dtype"], digest]
+    return cache_root() / STAGE / "-".join(words)
+
+
+def ensure(
+    model: EditableModel,
+    sites: Sequence[Site],
+    recipe: CovarianceRecipe,
+    on_progress: Progress = silent,
+) -> Path:
+    """The default folder, with the second moments of every site in it: those that are missing are measured now.
+
+    Raises:
+        CovarianceError: the corpus cannot be read, or what was measured is not finite.
+    """
+    folder = default_folder(model, recipe)
+    if not processes.agreed([site.path for site in _missing(folder, sites)]):
+        return folder
+    with _alone_in(folder):
+        # Another run may have measured them meanwhile.
+        asked = processes.agreed([site.path for site in _missing(folder, sites)])
+        missing = [site for site in sites if site.path in asked]
+        if missing:
+            _collect(
+                model,
+                missing,
+                corpus_texts(recipe.corpus, recipe.column),
+                folder=folder,
+                corpus=corpus_identity(recipe.corpus, recipe.column),
+                samples=recipe.samples,
+                max_length=recipe.max_length,
+                replace=True,
+                on_progress=on_progress,
+            )
+    return folder
+
+
+def _alone_in(folder: Path) -> AbstractContextManager[None]:
+    """The folder's lock; of a run of several processes the main one holds it."""
+    return locked(folder) if processes.is_main() else nullcontext()
+
+
+def _missing(folder: Path, sites: Sequence[Site]) -> list[Site]:
+    return [site for site in sites if not moment_path(folder, site.path).is_file()]
+
+
+def collect(
+    model: EditableModel,
+    sites: Sequence[Site],
+    texts: Iterable[str],
+    *,
+    folder: str | os.PathLike[str],
+    corpus: str,
+    samples: int,
+    max_length: int = 1024,
+    batch_tokens: int = BATCH_TOKENS,
+    replace: bool = False,
+    on_progress: Progress = silent,
+) -> list[Path]:
+    """Measure E[k k^T] of all sites in one pass over the texts, and store each in `folder`.
+
+    A run that is killed goes on where it last saved when it is called again with the same arguments, and ends with
+    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`). Of two processes on one folder the
+    second waits.
+
+    Raises:
+        OutputExists: the folder has one of the sites already, and `replace` is false.
+        CovarianceMismatch: an unfinished run with other arguments, or over other texts, lies in the folder.
+        CovarianceError: the model is edited, there is no text, or the keys are not finite.
+    """
+    with _alone_in(Path(folder)):
+        return _collect(
+            model,
+            sites,
+            texts,
+            folder=Path(folder),
+            corpus=corpus,
+            samples=samples,
+            max_length=max_length,
+            batch_tokens=batch_tokens,
+            replace=replace,
+            on_progress=on_progress,
+        )
+
+
+def _collect(
+    model: EditableModel,
+    sites: Sequence[Site],
+    texts: Iterable[str],
+    *,
+    folder: Path,
+    corpus: str,
+    samples: int,
+    max_length: int,
+    batch_tokens: int = BATCH_TOKENS,
+    replace: bool,
+    on_progress: Progress,
+) -> list[Path]:
+    """`collect` for one who holds the folder's lock."""
+    if processes.is_main():
+        remove_parts(folder)
+    details = _details(model, corpus, samples, min(max_length, model.max_length))
+    partial = _Partial.of(folder, model, sites, {**details, "batch_tokens": str(batch_tokens)})
+    if not replace and not partial.path.exists():
+        _refuse_stored(folder, sites)
+    limits = Limits(samples=samples, max_length=max_length, batch_tokens=batch_tokens)
+    sums = measure(model, sites, texts, limits, _start(partial), partial.save_when_due, on_progress)
+    sums = in_main(model, sites, sums)
+    details.update(texts=str(sums.texts), texts_sha256=sums.digest)
+    if processes.is_main():
+        for site in sites:
+            write_moment(folder, model, site, sums.moment(site.path), sums.tokens, details)
+        partial.path.unlink(missing_ok=True)
+    processes.barrier()
+    return [moment_path(folder, site.path) for site in sites]
+
+
+def _start(partial: "_Partial") -> Sums | None:
+    """What an unfinished run left: all of it in the main process, in the others which texts that was."""
+    sums = partial.load() if processes.is_main() else None
+    told = processes.agreed(None if sums is None else [sums.texts, sums.digest])
+    if sums is None and told is not None:
+        return Sums(texts=cast(int, told[0]), digest=cast(str, told[1]))
+    return sums
+
+
+def _details(model: EditableModel, corpus: str, samples: int, length: int) -> dict[str, str]:
+    """How a moment was measured, as its file's header says it."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return {"corpus": corpus, "samples": str(samples), "max_length": str(length), "dtype": dtype}
+
+
+@dataclass
+class _Partial:
+    """The file beside the results that an unfinished run goes on from. Runs for other sites have other files."""
+
+    path: Path
+    recipe: Mapping[str, str]
+    due: float
+    model: EditableModel
+    sites: tuple[Site, ...]
+
+    @classmethod
+    def of(
+        cls,
+        folder: str | os.PathLike[str],
+        model: EditableModel,
+        sites: Sequence[Site],
+        details: Mapping[str, str],
+    ) -> "_Partial":
+        names = " ".join(site.path for site in sites)
+        name = hashlib.sha256(names.encode()).hexdigest()[:8]
+        recipe = {**details, "format": str(FORMAT_VERSION), "fingerprint": model.fingerprint, "sites": names}
+        return cls(
+            Path(folder) / f"{name}.partial", recipe, time.monotonic() + SAVE_SECONDS, model, tuple(sites)
+        )
+
+    def load(self) -> Sums | None:
+        """What an earlier run with these very arguments left behind."""
+        if not self.path.is_file():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as opened:
+                totals = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+                header = opened.metadata() or {}
+            recipe = cast("dict[str, str]", json.loads(header["recipe"]))
+            sums = Sums(totals, int(header["tokens"]), int(header["texts"]), header["digest"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise CovarianceError(
+                f"{self.path}, left by an unfinished run, cannot be read ({error}). Remove it to start over."
+            ) from error
+        self._refuse_other(recipe)
+        return sums
+
+    def save_when_due(self, sums: Sums) -> None:
+        """Save, unless that was done a short while ago."""
+        begun = time.monotonic()
+        if not processes.agreed(begun >= self.due):
+            return
+        sums = in_main(self.model, self.sites, sums)
+        if not processes.is_main():
+            return
+        header = {
+            "recipe": json.dumps(dict(self.recipe)),
+            "tokens": str(sums.tokens),
+            "texts": str(sums.texts),
+            "digest": sums.digest,
+        }
+        save_tensors(self.path, {path: total.cpu() for path, total in sums.totals.items()}, header)
+        ended = time.monotonic()
+        self.due = ended + max(SAVE_SECONDS, (ended - begun) / SAVE_SHARE)
+
+    def _refuse_other(self, recipe: Mapping[str, str]) -> None:
+        other = [name for name, value in self.recipe.items() if recipe.get(name) != value]
+        if other:
+            differences = "; ".join(
+                f"{name} was {recipe.get(name)}, is now {self.recipe[name]}" for name in other
+            )
+            raise CovarianceMismatch(
+                f"{self.path.parent} holds an unfinished run with other arguments ({differences}). Finish that one, "
+                f"choose another folder, or remove {self.path.name} to start over."
+            )
+
+
+def _refuse_stored(folder: str | os.PathLike[str], sites: Sequence[Site]) -> None:
+    """What was measured once is not replaced unasked."""
+    stored = [path for path in (moment_path(folder, site.path) for site in sites) if path.exists()]
+    if stored:
+        more = f", and {len(stored) - 1} more" if stored[1:] else ""
+        raise OutputExists(
+            f"{stored[0]} exists already{more}. Name another folder, or remove what is to be measured again."
+        )
+
+
+def _word(name: str) -> str:
+    """The last part of a name or path, in characters that every file system takes."""
+    return re.sub(r"[^\w.]+", "_", Path(name).name or "model")[:40]

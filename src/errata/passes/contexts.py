@@ -1,0 +1,105 @@
+"""The contexts of an edit: short prefix texts behind which the new fact must hold too.
+
+The set is the empty context and a few texts that the unedited model itself writes: five as a rule, twenty for ROME. It
+is sampled once, seeded, and recorded with the edit; every stage of an edit uses the same one.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from errata.errors import SettingsError
+from errata.models import EditableModel
+from errata.passes.prompts import encode_text, pad
+
+STARTS = ("The", "Therefore", "Because", "I", "You")
+LENGTH = 10
+TOP_K = 5
+SHORT: tuple[tuple[int, int], ...] = ((LENGTH, 1),)
+"""The rule: of each start word, one text of ten tokens."""
+SHORT_AND_SHORTER: tuple[tuple[int, int], ...] = ((5, 2), (LENGTH, 2))
+"""ROME's: ten texts of five tokens and ten of ten, two of each start word."""
+
+
+def sample_contexts(
+    model: EditableModel, seed: int = 0, shape: Sequence[tuple[int, int]] = SHORT
+) -> tuple[str, ...]:
+    """The empty context, then texts that continue each start word, each ending in a full stop; none twice.
+
+    `shape` has pairs of tokens in all and texts of each start word. Sampled from the model's five likeliest tokens
+    (MEMIT section 4; METHODS.md, "Contexts"), on the CPU's seeded generator, so that one seed gives one set on every
+    device. A text that turns out like an earlier one goes on until it differs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    starts = [list(encode_text(model, start, None).ids) for start in STARTS]
+    wanted = [(tokens, start) for tokens, each in shape for _ in range(each) for start in starts]
+    ids = [list(start) for _, start in wanted]
+    around = set(model.tokenizer.all_special_ids)
+    added = model.tokenizer.added_tokens_decoder
+    barred = around | {number for number, token in added.items() if token.special}
+
+    def read(row: Sequence[int]) -> str:
+        return _as_context(str(model.tokenizer.decode([token for token in row if token not in around])))
+
+    while True:
+        growing = [index for index, (tokens, _) in enumerate(wanted) if len(ids[index]) < tokens]
+        texts = [] if growing else [read(row) for row in ids]
+        growing = growing or [index for index, text in enumerate(texts) if text in texts[:index]]
+        if not growing:
+            return ("", *texts)
+        logits = _next_logits(model, [ids[index] for index in growing])
+        for row, index in enumerate(growing):
+            ids[index].append(_draw(logits[row], barred, generator))
+
+
+def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
+    """The user's contexts, if they can serve: the empty one first, then texts, none twice.
+
+    White space at their ends is dropped, as one space joins each to the prompt.
+
+    Raises:
+        SettingsError: otherwise, naming the offending one.
+    """
+    given = cast("Sequence[object]", contexts)
+    if isinstance(given, str) or not all(isinstance(text, str) for text in given):
+        raise SettingsError(f"The contexts must be a list of texts, and are {contexts!r}.")
+    contexts = [text.rstrip() for text in contexts]
+    if not contexts or contexts[0] != "":
+        raise SettingsError(
+            'The first context must be the empty text "": values and keys are read behind it.'
+        )
+    for number, text in enumerate(contexts[1:], start=1):
+        if not text.strip():
+            raise SettingsError(f"Context {number} is empty. Only the first one may be.")
+        if "{}" in text:
+            raise SettingsError(
+                f"Context {number}, {text!r}, holds a '{{}}'. Give only the text that stands before the prompt."
+            )
+        if text in contexts[:number]:
+            raise SettingsError(f"Context {number}, {text!r}, stands there twice.")
+    return tuple(contexts)
+
+
+def _next_logits(model: EditableModel, ids: Sequence[Sequence[int]]) -> Float[Tensor, "row vocab"]:
+    last = torch.tensor([len(row) - 1 for row in ids])
+    with torch.no_grad():
+        return model.logits_at(pad(ids, model), torch.arange(len(ids)), last).float().cpu()
+
+
+def _draw(logits: Float[Tensor, " vocab"], barred: set[int], generator: torch.Generator) -> int:
+    """One of the likeliest tokens, never a special one: an end of text inside a prefix would cut it off."""
+    logits = logits.clone()
+    logits[sorted(token for token in barred if token < len(logits))] = -torch.inf
+    best, tokens = logits.topk(TOP_K)
+    chosen: Int[Tensor, " one"] = torch.multinomial(best.softmax(dim=0), 1, generator=generator)
+    return int(tokens[chosen])
+
+
+def _as_context(text: str) -> str:
+    """One line without braces (they would look like a subject's place) that ends in a full stop."""
+    flat = re.sub(r"\s+", " ", text.replace("{", " ").replace("}", " ")).strip()
+    return f"{flat}."

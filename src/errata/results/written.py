@@ -1,0 +1,160 @@
+"""What a model wrote by itself, and how it took to plain texts: raw outcomes, as `errata.outcomes` keeps them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from errata.errors import ResultsError
+from errata.runtime import (
+    float_from_json,
+    float_to_json,
+    integers_of,
+    items_of,
+    object_of,
+    text_of,
+    text_or_none,
+)
+
+ANSWER_END = re.compile(r"""\s*(?:[.!?]["')\]]*(?:\s|$)|\n|$)""")
+"""What may stand behind an answer that is complete."""
+LARGEST = math.log(1e300)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the model went on to write by itself after a prompt, each time its likeliest token (free-running)."""
+
+    prompt: str
+    target: str
+    target_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+    """As many as the target has; fewer where the model ended its text or the context was full."""
+    answer: str
+    """Those tokens as text."""
+    text: str
+    """The continuation up to the end of its sentence, or of what was generated."""
+    whole: str | None = None
+    """All that was generated, at least two tokens beyond the target's number; None in files of schema 1."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the model wrote the target: the same text, or the same tokens."""
+        return self.tokens == self.target_tokens or self.answer == self.target
+
+    @property
+    def complete(self) -> bool | None:
+        """Whether the model wrote the target and then ended its sentence, its line or its text; None: not kept."""
+        if self.whole is None:
+            return None
+        after = self.whole.removeprefix(self.target)
+        return self.whole.startswith(self.target) and ANSWER_END.match(after) is not None
+
+    def to_json(self) -> dict[str, object]:
+        """The continuation as a JSON object."""
+        return {
+            "prompt": self.prompt,
+            "target": self.target,
+            "target_tokens": list(self.target_tokens),
+            "tokens": list(self.tokens),
+            "answer": self.answer,
+            "text": self.text,
+            "whole": self.whole,
+        }
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What the model wrote, sampled, after the generation prompts of a fact, and the two numbers that tell of it."""
+
+    prompts: tuple[str, ...]
+    texts: tuple[str, ...]
+    """One for each prompt, without it."""
+    fluency: float
+    """The weighted mean of the texts' 2- and 3-gram entropies, in bits."""
+    consistency: float | None = None
+    """The cosine of the texts' TF-IDF vector with the reference texts'; None without any."""
+
+    def to_json(self) -> dict[str, object]:
+        """The writing as a JSON object."""
+        return {
+            "prompts": list(self.prompts),
+            "texts": list(self.texts),
+            "fluency": self.fluency,
+            "consistency": self.consistency,
+        }
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """How likely a model found a text that no fact is about."""
+
+    tokens: int
+    """How many the text has; the first of them is not predicted."""
+    log_probability: float
+    """The sum over its tokens but the first, natural logarithm."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-(1/N) sum log P), N the number of tokens: the published program's (ME-PPL-50)."""
+        return _exp(-self.log_probability / self.tokens)
+
+    @property
+    def textbook_perplexity(self) -> float:
+        """exp(-(1/(N-1)) sum log P), N - 1 the number of tokens that are predicted."""
+        return _exp(-self.log_probability / (self.tokens - 1))
+
+    def to_json(self) -> list[object]:
+        """The text as a JSON list of two."""
+        return [self.tokens, float_to_json(self.log_probability)]
+
+
+def continuation_from_json(value: object) -> Continuation:
+    """The opposite of `Continuation.to_json`."""
+    row = object_of(value, "continuation")
+    return Continuation(
+        prompt=text_of(row, "prompt"),
+        target=text_of(row, "target"),
+        target_tokens=integers_of(row, "target_tokens"),
+        tokens=integers_of(row, "tokens"),
+        answer=text_of(row, "answer"),
+        text=text_of(row, "text"),
+        whole=text_or_none(row, "whole"),
+    )
+
+
+def writing_from_json(value: object) -> Writing:
+    """The opposite of `Writing.to_json`."""
+    row = object_of(value, "writing")
+    consistency = row.get("consistency")
+    return Writing(
+        prompts=_texts(items_of(row, "prompts")),
+        texts=_texts(items_of(row, "texts")),
+        fluency=float_from_json(row.get("fluency")),
+        consistency=None if consistency is None else float_from_json(consistency),
+    )
+
+
+def plain_text_from_json(value: object) -> PlainText:
+    """The opposite of `PlainText.to_json`."""
+    pair = cast("Sequence[object]", value if isinstance(value, list) else [])
+    tokens = pair[0] if len(pair) == 2 else None
+    if not isinstance(tokens, int) or tokens < 2:
+        raise ResultsError(
+            f"A plain text must be a list of its number of tokens and its log P, and is {value!r}."
+        )
+    return PlainText(tokens, float_from_json(pair[1]))
+
+
+def _texts(values: Sequence[object]) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values):
+        raise ResultsError("prompts and texts must hold texts.")
+    return tuple(cast("Sequence[str]", values))
+
+
+def _exp(value: float) -> float:
+    """exp, as large as a number can be where it would be larger; not a number stays so."""
+    return value if math.isnan(value) else math.exp(min(value, LARGEST))

@@ -1,0 +1,51 @@
+"""What every room stands on: progress, files written all or nothing, processes, JSON.
+
+Nothing here knows what a fact is, or loads torch; `processes`, which does, is imported by its own name.
+"""
+
+from errata.runtime.files import (
+    CACHE_VARIABLE,
+    WRITING,
+    atomic_file,
+    atomic_folder,
+    cache_root,
+    locked,
+    refuse_existing,
+    remove_parts,
+    write_json,
+)
+from errata.runtime.json_rows import (
+    float_from_json,
+    float_to_json,
+    integers_of,
+    items_of,
+    object_of,
+    text_of,
+    text_or_none,
+)
+from errata.runtime.progress import Pace, Progress, clock, duration, label, silent
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "WRITING",
+    "Pace",
+    "Progress",
+    "atomic_file",
+    "atomic_folder",
+    "cache_root",
+    "clock",
+    "duration",
+    "float_from_json",
+    "float_to_json",
+    "integers_of",
+    "items_of",
+    "label",
+    "locked",
+    "object_of",
+    "refuse_existing",
+    "remove_parts",
+    "silent",
+    "text_of",
+    "text_or_none",
+    "write_json",
+]

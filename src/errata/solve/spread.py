@@ -1,0 +1,342 @@
+"""The Spread stage: from the values v* to an update of every critical layer.
+
+    Delta^l = R K^T (lambda E[k k^T] + K K^T)^-1,      r_i = (v*_i - current value at layer L) / share(l)
+
+in float64, layers ascending, each with the weights of the layers below already changed (PMET eq. 9 and 11, MEMIT
+alg. 1). Nothing here outlives the call: the weights are put back, and the updates are handed out as `Delta`s.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol, cast, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from errata.edits import Delta, write_delta, written_back
+from errata.errors import CovarianceError, SettingsError
+from errata.models import EditableModel, Site, solving_device
+from errata.moments import ridged
+from errata.runtime import Progress, processes, silent
+from errata.solve.keys import KeyPrompts, KeySettings, KeysSeen, KeyStreams
+
+SiteKind = Literal["ffn", "attention"]
+Solver = Callable[[Float[Tensor, "fact d_out"], Float[Tensor, "fact d_in"], Site], Delta]
+"""From what is left to bring about at a site, the facts' keys there, and the site: its update."""
+
+
+LowerFactor = Callable[[Site, float], Tensor | None]
+"""L, with L L^T = E[k k^T] of a site and a ridge, in float64; None where it is not to be had cheaply."""
+
+
+def no_factor(site: Site, ridge: float) -> None:
+    """No factor is kept."""
+
+
+@runtime_checkable
+class SumsSolver(Protocol):
+    """A solver that needs only sums over the facts, so that their number does not matter."""
+
+    def __call__(
+        self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
+    ) -> Delta:
+        """As every solver."""
+        ...
+
+    def solve_sums(
+        self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
+    ) -> Delta:
+        """The update from R K^T and K K^T, in float64; both may be overwritten."""
+        ...
+
+
+THIN = 0.5
+"""Updates of a rank of up to so much of the smaller side are kept as factors."""
+SHARES: Mapping[str, Callable[[int], float]] = {"even": float, "sqrt": math.sqrt}
+"""By what the residual is divided when so many critical layers are left, this one included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareSettings(KeySettings):
+    """By what the residual is divided in each critical layer, and which maps are written there."""
+
+    spread: Literal["sqrt", "even"]
+    write: tuple[SiteKind, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        KeySettings.__post_init__(self)
+        if not self.write or len(set(self.write)) != len(self.write):
+            raise SettingsError(
+                f"Setting 'write' must name one or both of 'attention' and 'ffn': {self.write}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpreadSettings(ShareSettings):
+    """How values become weights. The papers' symbol: lambda = covariance_weight.
+
+    `covariance_ridge` adds a multiple of the identity to E[k k^T], as a share of its mean eigenvalue (0 in the papers):
+    where text hardly ever uses some directions, an update could otherwise grow there without bounds.
+    """
+
+    covariance_weight: float
+    covariance_ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        if not self.covariance_weight > 0:
+            raise SettingsError(f"Setting 'covariance_weight' must be above 0: {self.covariance_weight}.")
+        if not self.covariance_ridge >= 0:
+            raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
+        ShareSettings.__post_init__(self)
+
+
+@dataclass(frozen=True)
+class Write:
+    """One kind of map to write in every critical layer, and the value at layer L that it is to bring about."""
+
+    kind: SiteKind
+    path: str
+    """The module at layer L whose output should become `value`."""
+    value: Float[Tensor, "fact d_model"]
+
+
+@dataclass(frozen=True)
+class SpreadStep:
+    """What one solve used: kept on request, for tests and analyses."""
+
+    keys: Float[Tensor, "fact d_in"]
+    current: Float[Tensor, "fact d_model"]
+    residual: Float[Tensor, "fact d_model"]
+    """v* - current value, before it is shared out."""
+
+
+def spread(
+    model: EditableModel,
+    layers: Sequence[int],
+    writes: Sequence[Write],
+    prompts: KeyPrompts,
+    solver: Solver,
+    settings: ShareSettings,
+    on_progress: Progress = silent,
+    steps: dict[str, SpreadStep] | None = None,
+    preserved: KeyPrompts | None = None,
+) -> dict[str, Delta]:
+    """Share the residuals out over the critical layers and solve for each update; keys are module paths.
+
+    `solver` is asked once for each site, when the layers below have been changed. With several kinds, attention is
+    written before the FFN of the same layer. The keys p_j of `preserved` are further rows, of weight w =
+    `preserve_key_weight`, that shall bring about nothing: K gets sqrt(w) p_j and R a zero, whatever the solver.
+
+    Raises:
+        CovarianceError: an update cannot be solved for.
+    """
+    deltas: dict[str, Delta] = {}
+    ordered = sorted(writes, key=lambda write: write.kind)
+    with model.about_to_change(), ExitStack() as changed:
+        streams = KeyStreams(prompts, max(layers), all_together=True)
+        kept_streams = KeyStreams(preserved, max(layers), all_together=True) if preserved else None
+        for number, layer in enumerate(sorted(layers)):
+            share = SHARES[settings.spread](len(layers) - number)
+            for write in ordered:
+                site = model.site(write.kind, layer)
+                seen = streams.read(site, write.path, settings.key_average)
+                kept = _preserved(kept_streams, site, settings)
+                update = partial(_update, site, write, seen, kept, prompts.facts, share, solver, steps)
+                delta = _of_main(update, seen)
+                changed.enter_context(written_back(site))
+                write_delta(site, delta)
+                deltas[site.path] = delta
+            on_progress("spread", number + 1, len(layers))
+    return deltas
+
+
+def _preserved(
+    streams: KeyStreams | None, site: Site, settings: ShareSettings
+) -> Float[Tensor, "kept d_in"] | None:
+    """The keys whose output is to stay, each with the root of its weight; None where there are none."""
+    if streams is None:
+        return None
+    parts = [part.keys for part in streams.read(site, None, settings.key_average)]
+    return torch.cat(parts) * math.sqrt(settings.preserve_key_weight)
+
+
+def _of_main(update: Callable[[], Delta], seen: Iterable[KeysSeen]) -> Delta:
+    """The update that the main process finds; the others only hand it the keys that they have seen."""
+    if not processes.is_main():
+        deque(seen, maxlen=0)
+    made = processes.tensors_of_main(lambda: update().tensors)
+    return Delta(made.get("left"), made.get("right"), made.get("dense"))
+
+
+def _update(
+    site: Site,
+    write: Write,
+    seen: Iterable[KeysSeen],
+    kept: Float[Tensor, "kept d_in"] | None,
+    facts: int,
+    share: float,
+    solver: Solver,
+    steps: dict[str, SpreadStep] | None,
+) -> Delta:
+    """The update of one site. Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
+    rows = facts + (0 if kept is None else len(kept))
+    if isinstance(solver, SumsSolver) and rows > THIN * min(site.d_out, site.d_in) and steps is None:
+        device = solving_device(site.device)
+        key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
+        cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
+        for part in seen:
+            residual = write.value[list(part.facts)].to(part.current) - part.current
+            keys = part.keys.to(key_sum)
+            key_sum.addmm_(keys.T, keys)
+            cross.addmm_(residual.to(cross).T, keys, alpha=1 / share)
+        if kept is not None:
+            kept = kept.to(key_sum)
+            key_sum.addmm_(kept.T, kept)
+        _check_read(site, key_sum, cross)
+        return solver.solve_sums(cross, key_sum, site)
+    keys, current = _in_order(seen, facts)
+    residual = write.value.to(current) - current
+    _check_read(site, keys, residual)
+    if steps is not None:
+        steps[site.path] = SpreadStep(keys, current, residual)
+    if kept is None:
+        return solver(residual / share, keys, site)
+    nothing = residual.new_zeros(len(kept), residual.shape[1])
+    return _trimmed(solver(torch.cat([residual / share, nothing]), torch.cat([keys, kept]), site))
+
+
+def _trimmed(delta: Delta) -> Delta:
+    """The same without the factors of rows that shall bring about nothing."""
+    if delta.left is None or delta.right is None:
+        return delta
+    used = (delta.left != 0).any(dim=0)
+    return Delta(delta.left[:, used].contiguous(), delta.right[used].contiguous())
+
+
+def _check_read(site: Site, *read: Tensor) -> None:
+    """Raise where what the model computes cannot be solved with.
+
+    Raises:
+        CovarianceError: keys or values are infinite or not a number.
+    """
+    if not all(bool(part.isfinite().all()) for part in read):
+        dtype = str(site.weight.dtype).removeprefix("torch.")
+        raise CovarianceError(
+            f"The facts' keys at {site.path}, or what is left to write there, are infinite or not a number. Where the "
+            f"model overflows in {dtype}, load it with --dtype bfloat16 or float32; otherwise it is damaged."
+        )
+
+
+def _in_order(
+    seen: Iterable[KeysSeen], facts: int
+) -> tuple[Float[Tensor, "fact d_in"], Float[Tensor, "fact d_model"]]:
+    """Keys and current values of all facts as they were given."""
+    parts = list(seen)
+    place = torch.tensor([index for part in parts for index in part.facts]).argsort()
+    keys, current = torch.cat([part.keys for part in parts]), torch.cat([part.current for part in parts])
+    return keys[place.to(keys.device)], current[place.to(current.device)]
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Delta = R K^T (lambda E[k k^T] + K K^T)^-1, from rows or from sums."""
+
+    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]]
+    weight: float
+    ridge: float
+    lower: LowerFactor = no_factor
+
+    def __call__(
+        self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
+    ) -> Delta:
+        """The update from rows; from the kept factor where there is one and the rows are few."""
+        if len(keys) <= THIN * min(site.d_out, site.d_in):
+            lower = self.lower(site, self.ridge)
+            if lower is not None:
+                return solve_few(residual, keys, lower, self.weight, site)
+        return solve(residual, keys, ridged(self.covariance(site), self.ridge), self.weight, site)
+
+    def solve_sums(
+        self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
+    ) -> Delta:
+        """The update from R K^T and K K^T."""
+        matrix = key_sum.add_(ridged(self.covariance(site), self.ridge), alpha=self.weight)
+        factor = _factor(matrix, self.weight, site)
+        dense = torch.cholesky_solve(cross.T, factor).T
+        return Delta(None, None, dense.to(_precise(site)).contiguous())
+
+
+def least_squares(
+    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]],
+    weight: float,
+    ridge: float = 0.0,
+    lower: LowerFactor = no_factor,
+) -> Solver:
+    """The papers' solver; `covariance` gives E[k k^T] of a site in float64, one at a time in memory."""
+    return LeastSquares(covariance, weight, ridge, lower)
+
+
+def solve(
+    residual: Float[Tensor, "fact d_out"],
+    keys: Float[Tensor, "fact d_in"],
+    covariance: Float[Tensor, "d_in d_in"],
+    weight: float,
+    site: Site,
+) -> Delta:
+    """Delta = R K^T (lambda E[k k^T] + K K^T)^-1 by Cholesky in float64, as thin factors where they are smaller.
+
+    Raises:
+        CovarianceError: the matrix to be solved with is not positive definite.
+    """
+    keys, residual = keys.to(covariance), residual.to(covariance)
+    factor = _factor(weight * covariance + keys.T @ keys, weight, site)
+    if len(keys) > THIN * min(site.d_out, site.d_in):
+        dense = torch.cholesky_solve(keys.T @ residual, factor).T
+        return Delta(None, None, dense.to(_precise(site)).contiguous())
+    right = torch.cholesky_solve(keys.T, factor).T
+    return Delta.from_factors(residual.T, right, dtype=_precise(site))
+
+
+def solve_few(
+    residual: Float[Tensor, "fact d_out"],
+    keys: Float[Tensor, "fact d_in"],
+    lower: Float[Tensor, "d_in d_in"],
+    weight: float,
+    site: Site,
+) -> Delta:
+    """The same by Woodbury: Delta = R (I + K^T A^-1 K)^-1 K^T A^-1 with A = lambda L L^T.
+
+    What is factored is as large as the number of facts. `lower` is L, with L L^T = E[k k^T], the ridge included.
+
+    Raises:
+        CovarianceError: the numbers are out of all bounds.
+    """
+    keys, residual = keys.to(lower), residual.to(lower)
+    half = cast(Tensor, torch.linalg.solve_triangular(lower, keys.T, upper=False)) / math.sqrt(weight)
+    inside = half.T @ half
+    inside.diagonal().add_(1)
+    solved = cast(Tensor, torch.linalg.solve_triangular(lower.T, half, upper=True)) / math.sqrt(weight)
+    right = torch.cholesky_solve(solved.T, _factor(inside, weight, site))
+    return Delta.from_factors(residual.T, right, dtype=_precise(site))
+
+
+def _factor(matrix: Float[Tensor, "d_in d_in"], weight: float, site: Site) -> Float[Tensor, "d_in d_in"]:
+    factor, failed = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(matrix))
+    if int(failed) != 0 or not bool(factor.isfinite().all()):
+        raise CovarianceError(
+            f"The second moments of {site.path} are not positive definite, even with {weight} as covariance_weight and "
+            "the facts' own keys added. They were measured on too few tokens, or the file is damaged: collect them "
+            "again from more text (`errata covariance collect --samples`)."
+        )
+    return factor
+
+
+def _precise(site: Site) -> torch.dtype:
+    return torch.promote_types(site.weight.dtype, torch.float32)

@@ -1,0 +1,23 @@
+"""The Optimization stage: the value v* that makes a model say a fact. Losses, descent, finished values on disk."""
+
+from errata.values.descent import Outcome, Place, TargetSettings, Trace, place_path
+from errata.values.losses import Surprisal, by_context, divergence
+from errata.values.store import TargetStore
+from errata.values.surprisal import measure_targets
+from errata.values.targets import Targets, optimize_targets, rows_for
+
+__all__ = [
+    "Outcome",
+    "Place",
+    "Surprisal",
+    "TargetSettings",
+    "TargetStore",
+    "Targets",
+    "Trace",
+    "by_context",
+    "divergence",
+    "measure_targets",
+    "optimize_targets",
+    "place_path",
+    "rows_for",
+]

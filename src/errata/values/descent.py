@@ -1,0 +1,393 @@
+"""One batch of the Optimization stage: gradient descent on the values of several facts at once.
+
+`losses.py` says what is minimised. Each fact has its own Adam moments and its own stop; a fact that has stopped leaves
+the batch. Every pass is resumed from the edited block and token (`resume.py`).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from errata.errors import SettingsError
+from errata.models import Change, EditableModel
+from errata.passes import Lookup, Part, PromptBatch, Resumed
+from errata.values.losses import (
+    Surprisal,
+    Terms,
+    by_context,
+    divergence,
+    mean_by_fact,
+    neighbor_mean,
+    published_nll,
+    targets_on_top,
+)
+
+Place = Literal["attention", "ffn", "block"]
+PLACES: tuple[Place, ...] = ("attention", "ffn", "block")
+LOSS_ENOUGH = 0.05
+"""A fact whose loss is below this has nothing left to learn."""
+KL_ENOUGH = 0.01
+"""With the target on top everywhere, PMET stops once mu * KL is no larger."""
+RELAXED = 0.1
+"""PMET's factor on phi while the target is on top everywhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings:
+    """How the values are optimised. The papers' symbols: mu = kl_weight, phi = nll_weight, omega = decay.
+
+    With `neighbor_weight` above 0, the fact's first `neighbor_count` neighbors enter the loss: added to it ("sum",
+    paper 2 eq. 7), or as rows of the mean over contexts ("published", what its program does); `neighbor_prefix` puts
+    them behind the first generated context (NAP). `preserve = "subject"` keeps what the unedited model says next
+    after the fact's first `preserve_rows` preserve_prompts.
+
+    `lookup` is a property of the site: the token at which values stand and keys are read, in every row of a fact.
+    """
+
+    layers: tuple[int, ...]
+    steps: int
+    learning_rate: float
+    clamp: float
+    decay: float
+    kl_weight: float
+    nll_weight: float
+    kl_position: Literal["subject", "end"]
+    optimise: tuple[Place, ...]
+    neighbor_weight: float = 0.0
+    neighbor_loss: Literal["sum", "published"] = "sum"
+    neighbor_prefix: bool = False
+    neighbor_count: int = 1
+    preserve: Literal["none", "subject"] = "none"
+    preserve_weight: float = 1.0
+    preserve_rows: int = 4
+    lookup: Lookup = "subject_last"
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        if not self.layers or list(self.layers) != sorted(set(self.layers)):
+            raise SettingsError(
+                f"Setting 'layers' must be one or more different blocks in ascending order: {self.layers}."
+            )
+        if self.steps < 1:
+            raise SettingsError(
+                f"Setting 'steps' must be at least 1 (one pass that only measures): {self.steps}."
+            )
+        for name in ("learning_rate", "clamp"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"Setting {name!r} must be above 0: {getattr(self, name)}.")
+        for name in ("neighbor_count", "preserve_rows"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"Setting {name!r} must be at least 1: {getattr(self, name)}.")
+        for name in ("decay", "kl_weight", "nll_weight", "neighbor_weight", "preserve_weight"):
+            if not getattr(self, name) >= 0:
+                raise SettingsError(f"Setting {name!r} must be 0 or more: {getattr(self, name)}.")
+        if not self.optimise or len(set(self.optimise)) != len(self.optimise):
+            raise SettingsError(
+                f"Setting 'optimise' must name one or more different places of {PLACES}: {self.optimise}."
+            )
+
+    @property
+    def preserves(self) -> bool:
+        """Whether other prompts about the subject enter the loss."""
+        return self.preserve == "subject" and self.preserve_weight > 0
+
+
+@dataclass
+class Trace:
+    """What the optimisation of one fact measured, pass by pass, and why it ended."""
+
+    loss: list[float] = field(default_factory=list[float])
+    nll: list[float] = field(default_factory=list[float])
+    kl: list[float] = field(default_factory=list[float])
+    decay: list[float] = field(default_factory=list[float])
+    neighbor: list[float] = field(default_factory=list[float])
+    preserve: list[float] = field(default_factory=list[float])
+    nll_factor: list[float] = field(default_factory=list[float])
+    nll_each: list[list[float]] = field(default_factory=list[list[float]])
+    """The unscaled NLL behind each context."""
+    deltas: list[dict[Place, Tensor]] = field(default_factory=list[dict[Place, Tensor]])
+    """The deltas at which each pass was measured, where asked for."""
+    stop: str = ""
+
+
+def place_path(model: EditableModel, place: Place, layer: int) -> str:
+    """The module whose output a delta at `place` is added to."""
+    return model.block_path(layer) if place == "block" else model.architecture.site_path(place, layer)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the optimisation of one fact ended with."""
+
+    initial: dict[Place, Float[Tensor, " d_model"]]
+    delta: dict[Place, Float[Tensor, " d_model"]]
+    trace: Trace
+
+
+Unedited = Callable[[], AbstractContextManager[object]]
+"""Inside what it gives, the weights are the unedited model's."""
+
+
+def optimize_batch(
+    model: EditableModel,
+    batch: PromptBatch,
+    settings: TargetSettings,
+    relax: bool,
+    record_deltas: bool,
+    unedited: Unedited = nullcontext,
+) -> list[Outcome]:
+    """Run all facts of one batch to their ends; the outcomes come in the batch's order."""
+    group = _Group.start(model, batch, settings, unedited)
+    outcomes: dict[int, Outcome] = {}
+    for step in range(settings.steps):
+        terms = group.measure()
+        group.record(terms, record_deltas)
+        ended = group.ended(terms, relax, last=step == settings.steps - 1)
+        outcomes.update(group.outcomes(ended))
+        going = torch.tensor([not reason for reason in ended], device=batch.fact.device)
+        if not going.any():
+            break
+        group.update(terms)
+        group.keep(going.nonzero()[:, 0])
+    return [outcomes[index] for index in range(len(outcomes))]
+
+
+@dataclass
+class _Group:
+    """The facts of one batch that are still being optimised, and all that belongs to them."""
+
+    model: EditableModel
+    settings: TargetSettings
+    batch: PromptBatch
+    index: list[int]
+    """Where each of these facts stood in the batch at the start."""
+    traces: list[Trace]
+    delta: dict[Place, Float[Tensor, "fact d_model"]]
+    adam: dict[Place, "_Adam"]
+    factor: Float[Tensor, " fact"]
+    resumed: Resumed
+    initial: dict[Place, Float[Tensor, "fact d_model"]]
+    preserved: Float[Tensor, "row vocab"]
+    """log P_0 of the rows that are to be preserved, of the unedited model."""
+    reference: Float[Tensor, "fact vocab"] | None = None
+    """log P_0, the clean distribution at the KL position."""
+
+    @classmethod
+    def start(
+        cls, model: EditableModel, batch: PromptBatch, settings: TargetSettings, unedited: Unedited
+    ) -> "_Group":
+        count, layer = int(batch.fact.max()) + 1, settings.layers[-1]
+        site = model.site("ffn", layer)
+        precise = torch.promote_types(site.weight.dtype, torch.float32)
+        zeros = torch.zeros(count, site.d_out, dtype=precise, device=site.device)
+        entry = layer + 1 if settings.optimise == ("block",) else layer
+        return cls(
+            model=model,
+            settings=settings,
+            batch=batch,
+            index=list(range(count)),
+            traces=[Trace() for _ in range(count)],
+            delta={place: zeros.clone().requires_grad_() for place in settings.optimise},
+            adam={
+                place: _Adam(settings.learning_rate, zeros.clone(), zeros.clone())
+                for place in settings.optimise
+            },
+            factor=torch.full((count,), settings.nll_weight, dtype=precise, device=batch.fact.device),
+            resumed=Resumed.of(model, batch, entry, _last_read(batch, settings), inside=entry == layer),
+            initial={place: zeros.clone() for place in settings.optimise},
+            preserved=_clean_log_p(model, batch, precise, unedited),
+        )
+
+    def measure(self) -> Terms:
+        """One forward pass with the deltas where they belong, and every term of the loss."""
+        batch, settings = self.batch, self.settings
+        kl_row, kept_row = batch.rows_of("kl"), batch.rows_of("preserve")
+        last = _last_read(batch, settings)
+        logits = self.resumed.logits_at(
+            torch.cat([batch.predict_row, kl_row, kept_row]),
+            torch.cat([batch.predict_at, last[kl_row], last[kept_row]]),
+            self._changes,
+        )
+        log_p = logits.to(device=batch.fact.device, dtype=self.factor.dtype).log_softmax(dim=-1)
+        counts = [len(batch.predict_row), len(kl_row), len(kept_row)]
+        answers, neutral, kept = cast("list[Tensor]", log_p.split(counts))
+        self.reference = neutral.detach() if self.reference is None else self.reference
+        surprisal = Surprisal.of(answers, batch)
+        nll_each = by_context(surprisal.mean, batch)
+        published, weight = settings.neighbor_loss == "published", settings.neighbor_weight
+        nll = published_nll(surprisal, batch, weight) if published else nll_each.mean(dim=1)
+        preserve = divergence(kept, self.preserved)
+        return Terms(
+            nll=self.factor * nll,
+            kl=settings.kl_weight * divergence(neutral, self.reference),
+            decay=settings.decay * self._decay(),
+            neighbor=(0.0 if published else weight) * neighbor_mean(surprisal, batch),
+            preserve=settings.preserve_weight * mean_by_fact(preserve, batch.fact[kept_row], len(self.index)),
+            nll_each=nll_each,
+            on_top=targets_on_top(surprisal, batch, neighbors_too=published),
+        )
+
+    def _changes(self, part: Part) -> dict[str, Change]:
+        """What a part of the batch has added to its outputs: each fact's deltas."""
+        layer = self.settings.layers[-1]
+        return {place_path(self.model, place, layer): self._adder(place, part) for place in self.delta}
+
+    def _adder(self, place: Place, part: Part) -> Change:
+        """Add each fact's delta at the lookup position of its rows; the first pass reads v0 on its way."""
+
+        def add(value: Tensor) -> Tensor:
+            rows = torch.arange(len(part.rows), device=value.device)
+            lookup = (self.batch.lookup[part.rows] - part.start).to(value.device)
+            fact = self.batch.fact[part.rows].to(value.device)
+            if self.reference is None:
+                bare = self.batch.bare[part.rows].to(value.device)
+                found = value.detach()[rows, lookup][bare]
+                self.initial[place][fact[bare]] = found.to(self.initial[place])
+            return value.index_put((rows, lookup), self.delta[place].to(value)[fact], accumulate=True)
+
+        return add
+
+    def _decay(self) -> Float[Tensor, " fact"]:
+        terms = [_norm(delta) / _norm(self.initial[place]) ** 2 for place, delta in self.delta.items()]
+        return torch.stack([term.to(self.factor.device) for term in terms]).sum(dim=0)
+
+    def record(self, terms: Terms, record_deltas: bool) -> None:
+        """Write this pass into the facts' traces."""
+        columns = [terms.loss, terms.nll, terms.kl, terms.decay, terms.neighbor, terms.preserve, self.factor]
+        numbers = cast(
+            "list[list[float]]", torch.stack([column.detach() for column in columns], dim=1).tolist()
+        )
+        for fact, trace in enumerate(self.traces):
+            loss, nll, kl, decay, neighbor, preserve, factor = numbers[fact]
+            trace.loss.append(loss)
+            trace.nll.append(nll)
+            trace.kl.append(kl)
+            trace.decay.append(decay)
+            trace.neighbor.append(neighbor)
+            trace.preserve.append(preserve)
+            trace.nll_factor.append(factor)
+            trace.nll_each.append(cast("list[float]", terms.nll_each[fact].detach().tolist()))
+            if record_deltas:
+                trace.deltas.append(
+                    {place: delta[fact].detach().clone() for place, delta in self.delta.items()}
+                )
+
+    def ended(self, terms: Terms, relax: bool, last: bool) -> list[str]:
+        """Why each fact stops now ("" goes on), and PMET's phi for the next pass."""
+        reasons: list[str] = []
+        for fact, trace in enumerate(self.traces):
+            loss, kl = trace.loss[-1], trace.kl[-1]
+            on_top = relax and bool(terms.on_top[fact])
+            if not math.isfinite(loss):
+                reasons.append("not finite")
+            elif loss < LOSS_ENOUGH:
+                reasons.append("loss")
+            elif on_top and kl <= KL_ENOUGH:
+                reasons.append("argmax and KL")
+            else:
+                reasons.append("last step" if last else "")
+        if relax:
+            self.factor = torch.full_like(self.factor, self.settings.nll_weight)
+            self.factor[terms.on_top] *= RELAXED
+        return reasons
+
+    def outcomes(self, reasons: Sequence[str]) -> dict[int, Outcome]:
+        """The facts that stop, by their number in the batch."""
+        stopped: dict[int, Outcome] = {}
+        for fact, reason in enumerate(reasons):
+            if reason:
+                self.traces[fact].stop = reason
+                stopped[self.index[fact]] = Outcome(
+                    {place: value[fact].clone() for place, value in self.initial.items()},
+                    {place: delta[fact].detach().clone() for place, delta in self.delta.items()},
+                    self.traces[fact],
+                )
+        return stopped
+
+    def update(self, terms: Terms) -> None:
+        """One Adam step of every delta, then its projection to ||delta|| <= clamp * ||v0||."""
+        gradients = torch.autograd.grad(terms.loss.sum(), list(self.delta.values()))
+        for (place, delta), gradient in zip(self.delta.items(), gradients, strict=True):
+            moved = self.adam[place].step(delta.detach(), gradient)
+            limit = self.settings.clamp * _norm(self.initial[place])[:, None]
+            norm = _norm(moved)[:, None]
+            self.delta[place] = torch.where(norm > limit, moved * (limit / norm), moved)
+
+    def keep(self, going: Tensor) -> None:
+        """Leave only the facts in `going`; from here on their deltas are leaves of the next pass."""
+        if len(going) < len(self.index):
+            chosen = cast("list[int]", going.tolist())
+            self.index = [self.index[fact] for fact in chosen]
+            self.traces = [self.traces[fact] for fact in chosen]
+            self.preserved = self.preserved[self._kept(going)]
+            self.batch, rows = self.batch.of_facts(going)
+            self.resumed = self.resumed.keep(rows)
+            self.factor = self.factor[going]
+            self.initial = {place: value[going.to(value.device)] for place, value in self.initial.items()}
+            self.reference = None if self.reference is None else self.reference[going]
+            for place in self.delta:
+                self.adam[place].keep(going)
+                self.delta[place] = self.delta[place][going.to(self.delta[place].device)]
+        self.delta = {place: delta.detach().requires_grad_() for place, delta in self.delta.items()}
+
+    def _kept(self, going: Int[Tensor, " kept"]) -> Int[Tensor, " row"]:
+        """Which of the preserved rows belong to the facts in `going`."""
+        fact = self.batch.fact[self.batch.rows_of("preserve")]
+        return torch.isin(fact, going).nonzero()[:, 0]
+
+
+def _last_read(batch: PromptBatch, settings: TargetSettings) -> Int[Tensor, " row"]:
+    """The last position of each row that the loss reads: its end, or the subject's for the neutral prompt's KL."""
+    last = batch.tokens.mask.sum(dim=1) - 1
+    if settings.kl_position == "subject":
+        last[batch.rows_of("kl")] = batch.lookup[batch.rows_of("kl")]
+    return last
+
+
+def _clean_log_p(
+    model: EditableModel, batch: PromptBatch, dtype: torch.dtype, unedited: Unedited
+) -> Float[Tensor, "row vocab"]:
+    """log P_0 of the next token after each row that is to be preserved."""
+    rows = batch.rows_of("preserve")
+    if not len(rows):
+        return torch.zeros(0, len(model.tokenizer), dtype=dtype, device=batch.fact.device)
+    tokens = batch.tokens.rows(rows)
+    with unedited(), torch.no_grad():
+        logits = model.logits_at(tokens, torch.arange(len(rows)), tokens.mask.sum(dim=1) - 1)
+    return logits.to(device=batch.fact.device, dtype=dtype).log_softmax(dim=-1)
+
+
+def _norm(vectors: Float[Tensor, "fact d_model"]) -> Float[Tensor, " fact"]:
+    return cast(Tensor, torch.linalg.vector_norm(vectors, dim=1))
+
+
+@dataclass
+class _Adam:
+    """Adam (Kingma and Ba 2015, alg. 1) with a row of moments for each fact, so that facts can leave."""
+
+    learning_rate: float
+    first: Float[Tensor, "fact d_model"]
+    second: Float[Tensor, "fact d_model"]
+    count: int = 0
+
+    def step(
+        self, value: Float[Tensor, "fact d_model"], gradient: Float[Tensor, "fact d_model"]
+    ) -> Float[Tensor, "fact d_model"]:
+        """The value after one step against the gradient (betas 0.9 and 0.999, eps 1e-8)."""
+        self.count += 1
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient**2
+        mean = self.first / (1 - 0.9**self.count)
+        scale = (self.second / (1 - 0.999**self.count)).sqrt() + 1e-8
+        return value - self.learning_rate * mean / scale
+
+    def keep(self, going: Tensor) -> None:
+        """Drop the moments of the facts that have left."""
+        self.first = self.first[going.to(self.first.device)]
+        self.second = self.second[going.to(self.second.device)]

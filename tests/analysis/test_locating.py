@@ -1,0 +1,213 @@
+"""Causal tracing of many facts: the batched runs against plain ones, what is left out, kill and resume, the layers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from errata.analysis import locating
+from errata.analysis.effects import GROUPS, Effects, average, critical_layers, effects_from_json
+from errata.analysis.locating import locate, usual_window
+from errata.analysis.restoring import Traceable, restore_everywhere, window_at
+from errata.errors import FactError, ResultsError, SettingsError
+from errata.facts.fact import Fact
+from errata.models.model import EditableModel
+from errata.passes.prompts import Row, encode_rows
+from families import FACTS, FAMILIES, tiny_model
+from tiny import SAYS, parrot
+
+KNOWN = tuple(
+    Fact(prompt, subject, "harp", SAYS)
+    for prompt, subject in (
+        ("The capital of {} is", "Valdoria"),
+        ("{} plays the", "Orin Vasker"),
+        ("I think. The mother tongue of {} is", "Jonas Whitlock"),
+        ("In the field of {}", "Zentro"),
+    )
+)
+"""What the parrot says."""
+
+
+def plainly(
+    model: EditableModel, one: Traceable, noise: torch.Tensor | None, put: dict[str, tuple[int, torch.Tensor]]
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """One run of one question, its outputs, and P of the answer; `put` by path: a token and what is put there."""
+    seen: dict[str, torch.Tensor] = {}
+    handles = []
+
+    def hook(path: str) -> Callable[..., Any]:
+        def run(_: torch.nn.Module, __: Any, output: Any) -> Any:
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            if path == model.architecture.embeddings and noise is not None:
+                hidden[0, slice(*one.subject)] += noise
+            if path in put:
+                token, value = put[path]
+                hidden[0, token] = value
+            seen[path] = hidden[0].clone()
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return run
+
+    paths = [model.architecture.embeddings, *(model.block_path(n) for n in range(model.layers))]
+    paths += [model.architecture.site_path(k, n) for k in ("ffn", "attention") for n in range(model.layers)]
+    for path in paths:
+        handles.append(model.model.get_submodule(path).register_forward_hook(hook(path)))
+    with torch.no_grad():
+        logits = model.model(torch.tensor([one.ids])).logits[0, -1]
+    for handle in handles:
+        handle.remove()
+    return float(logits.double().softmax(-1)[one.answer]), seen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_at_once_are_as_one_at_a_time(family: str) -> None:
+    """Every kind, layer and token of two questions of different length, two draws of noise, in float64 to 1e-9."""
+    model = tiny_model(family, "float64")
+    chosen = (FACTS[1], FACTS[2])
+    rows = [Row(n, "rewrite", fact.prompt, fact.subject, fact.target_true) for n, fact in enumerate(chosen)]
+    questions = [Traceable.of(row) for row in encode_rows(model, rows)]
+    samples, window = 2, 3
+    generator = torch.Generator().manual_seed(1)
+    noises = [
+        torch.randn((samples, one.subject[1] - one.subject[0], 32), generator=generator, dtype=torch.float64)
+        for one in questions
+    ]
+    found = restore_everywhere(model, questions, noises, window, lambda: None)
+    for one, noise, got in zip(questions, noises, found, strict=True):
+        clean, values = plainly(model, one, None, {})
+        assert got.clean == pytest.approx(clean, abs=1e-9)
+        runs = [plainly(model, one, noise[sample], {})[0] for sample in range(samples)]
+        assert got.noised == pytest.approx(sum(runs) / samples, abs=1e-9)
+        assert got.restored["state"].shape == (model.layers, len(one.ids))
+        for layer in range(model.layers):
+            inside = window_at(layer, window, model.layers)
+            paths = {
+                "state": [model.block_path(layer)],
+                "ffn": [model.architecture.site_path("ffn", n) for n in inside],
+                "attention": [model.architecture.site_path("attention", n) for n in inside],
+            }
+            for kind, places in paths.items():
+                for token in range(len(one.ids)):
+                    put = {path: (token, values[path][token]) for path in places}
+                    runs = [plainly(model, one, noise[sample], put)[0] for sample in range(samples)]
+                    expected = pytest.approx(sum(runs) / samples, abs=1e-9)
+                    assert float(got.restored[kind][layer, token]) == expected, (kind, layer, token)
+
+
+def test_the_windows_are_those_of_the_published_program() -> None:
+    assert list(window_at(20, 10, 48)) == list(range(15, 25))
+    assert list(window_at(2, 10, 48)) == list(range(7))
+    assert list(window_at(3, 1, 4)) == [3]
+    assert [usual_window(layers) for layers in (48, 28, 10, 2)] == [10, 10, 3, 1]
+
+
+def test_only_what_the_model_knows_is_traced() -> None:
+    model = parrot()
+    unknown = Fact("The capital of {} is", "Valdoria", "Kestrel", "Old Tarn near Kestrel")
+    nameless = Fact("{} was created by", "Zentro", "Bellwether")
+    found = locate(model, [unknown, *KNOWN, nameless], samples=1)
+    assert [one.question for one in found.effects] == [fact.question for fact in KNOWN]
+    reasons = {one.fact: one.reason for one in found.left_out}
+    assert set(reasons) == {unknown, nameless}
+    assert "target_true" in reasons[nameless]
+    assert reasons[unknown].startswith("the model says ")
+    with pytest.raises(FactError, match="knows none of the 1 facts"):
+        locate(model, [unknown])
+
+
+def test_the_last_state_gives_the_answer_back_and_all_tokens_before_the_subject_nothing() -> None:
+    found = locate(parrot(), KNOWN, samples=2)
+    for one in found.effects:
+        assert one.restored["state"][-1][-1] == pytest.approx(one.clean, abs=1e-6)
+        for kind in one.restored:
+            before = [line[: one.subject_tokens[0]] for line in one.restored[kind]]
+            assert all(value == one.noised for line in before for value in line)
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_killed_and_run_again_gives_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locating, "FACTS_AT_ONCE", 1)
+    model, facts = parrot(), KNOWN
+    whole = locate(model, facts, samples=2)
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if done * len(facts) > total:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        locate(model, facts, samples=2, keep_in=tmp_path, on_progress=kill)
+    assert 0 < len(list(tmp_path.iterdir())) < len(facts)
+    told: list[int] = []
+    again = locate(
+        model, facts, samples=2, keep_in=tmp_path, on_progress=lambda _, done, __: told.append(done)
+    )
+    assert again == whole
+    assert len(list(tmp_path.iterdir())) == len(facts)
+    assert told == sorted(told)
+    told.clear()
+    assert locate(model, facts, samples=2, keep_in=tmp_path) == whole
+    assert locate(model, facts, samples=2, seed=1, keep_in=tmp_path).effects != whole.effects
+
+
+def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
+    model, facts = parrot(), KNOWN
+    whole = locate(model, facts, samples=1, keep_in=tmp_path)
+    next(tmp_path.iterdir()).write_text("{")
+    assert locate(model, facts, samples=1, keep_in=tmp_path) == whole
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    model = tiny_model("gpt2")
+    with pytest.raises(FactError, match="no facts"):
+        locate(model, [])
+    for wrong, word in (({"samples": 0}, "samples"), ({"window": 0}, "window"), ({"noise": 0.0}, "noise")):
+        with pytest.raises(SettingsError, match=word):
+            locate(model, FACTS, **wrong)  # type: ignore[arg-type]
+
+
+# --- averages ----------------------------------------------------------------------------------------
+
+
+def traced(ffn: list[list[float]], subject: tuple[int, int], noised: float = 0.1) -> Effects:
+    rows = tuple(tuple(row) for row in ffn)
+    tokens = tuple("abcdefgh"[: len(ffn[0])])
+    restored = {"state": rows, "ffn": rows, "attention": rows}
+    return Effects("s", "q", "a", "a", tokens, subject, 0.9, noised, restored)
+
+
+def test_a_token_belongs_to_its_groups() -> None:
+    of = {name: list(chosen((1, 4), 7)) for name, chosen in GROUPS.items()}
+    assert list(of.values()) == [[1], [2], [3], [4], [5], [6]]
+    alone = {name: list(chosen((0, 1), 1)) for name, chosen in GROUPS.items()}
+    assert list(alone.values()) == [[0], [], [0], [], [], [0]]
+
+
+def test_the_average_indirect_effect_is_over_facts_with_its_interval() -> None:
+    facts = [traced([[0.1, 0.3, 0.5]], (1, 2)), traced([[0.1, 0.7, 0.9]], (1, 2), noised=0.3)]
+    (score,) = average(facts, "ffn", "last subject token")
+    assert score is not None
+    assert score.mean == pytest.approx(0.3)
+    assert score.margin == pytest.approx(1.96 * 0.1)
+    assert average(facts, "ffn", "middle subject tokens") == [None]
+    assert facts[0].total_effect == pytest.approx(0.8)
+
+
+def test_the_critical_layers_end_where_the_effect_of_a_state_is_largest() -> None:
+    heights = [0.1, 0.1, 0.1, 0.5, 0.6, 0.9, 0.9, 0.3, 0.1, 0.1, 0.1, 0.1]
+    assert critical_layers([traced([[0.1, height] for height in heights], (1, 2))]) == ((1, 2, 3, 4, 5), 3)
+    early = [traced([[0.1, height] for height in reversed(heights[5:])], (1, 2))]
+    assert critical_layers(early)[0] == (3, 4, 5)
+    assert critical_layers([traced([[0.1, 0.9], [0.1, 0.2], [0.1, 0.2]], (1, 2))]) == ((0,), 0)
+
+
+def test_effects_are_written_and_read() -> None:
+    one = traced([[0.1, 0.2]], (0, 1))
+    assert effects_from_json(json.loads(json.dumps(one.to_json()))) == one
+    with pytest.raises(ResultsError, match="no traced fact"):
+        effects_from_json({"subject": "s"})

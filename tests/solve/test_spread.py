@@ -1,0 +1,291 @@
+"""The Spread stage and its Deltas: the plain version agrees, and the weights are afterwards what they were before."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from errata.edits.deltas import Delta, write_delta, written_back
+from errata.errors import CovarianceError, SettingsError
+from errata.models.model import EditableModel, Site
+from errata.solve.keys import KeyPrompts
+from errata.solve.spread import SpreadSettings, SpreadStep, Write, least_squares, solve, spread
+from errata.values.descent import place_path
+from families import CONTEXTS, FACTS, FAMILIES, tiny_model
+from plain import double_throughout, plain_spread
+from spread_cases import moment_of, settings_of, value_of
+
+LAYERS = (0, 1, 2)
+# name: settings that differ, and where the value of each written kind stands
+CASES: dict[str, tuple[dict[str, object], dict[str, str]]] = {
+    "pmet": ({}, {"ffn": "ffn"}),
+    "memit": ({"spread": "even", "key_average": "plain"}, {"ffn": "block"}),
+    "pmet with attention": ({"write": ("ffn", "attention")}, {"attention": "attention", "ffn": "ffn"}),
+}
+
+
+def run(
+    model: EditableModel,
+    places: dict[str, str],
+    settings: SpreadSettings,
+    covariance: Callable[[Site], Tensor] = moment_of,
+    layers: Sequence[int] = LAYERS,
+    steps: dict[str, SpreadStep] | None = None,
+) -> dict[str, Delta]:
+    writes = [
+        Write(kind, place_path(model, place, layers[-1]), value_of(model, place))
+        for kind, place in places.items()
+    ]
+    prompts = KeyPrompts.of(model, FACTS, CONTEXTS)
+    solver = least_squares(covariance, settings.covariance_weight)
+    return spread(model, layers, writes, prompts, solver, settings, steps=steps)
+
+
+def weights_of(model: EditableModel) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
+
+
+def assert_untouched(model: EditableModel, before: dict[str, Tensor]) -> None:
+    assert all(torch.equal(weight, before[name]) for name, weight in model.model.named_parameters())
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plain_version_agrees(family: str, case: str) -> None:
+    model = tiny_model(family, "float64")
+    values, places = CASES[case]
+    settings = settings_of(**values)
+    before = weights_of(model)
+    with double_throughout(model):
+        deltas = run(model, places, settings)
+        assert_untouched(model, before)
+        plain = plain_spread(
+            model,
+            FACTS,
+            CONTEXTS,
+            {place: value_of(model, place) for place in places.values()},
+            lambda kind, layer: moment_of(model.site(kind, layer)),
+            layers=LAYERS,
+            **vars(settings),
+        )
+    assert set(deltas) == {model.site(kind, layer).path for kind, layer in plain}
+    for (kind, layer), update in plain.items():
+        mine = deltas[model.site(kind, layer).path].matrix
+        assert mine.dtype == torch.float64
+        torch.testing.assert_close(mine, update, rtol=0, atol=1e-9 * float(update.abs().max()))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_narrower_weights_are_solved_for_in_float64_too(case: str, dtype: str) -> None:
+    model = tiny_model("gpt2", dtype)
+    values, places = CASES[case]
+    steps: dict[str, SpreadStep] = {}
+    before = weights_of(model)
+    deltas = run(model, places, settings_of(**values), steps=steps)
+    assert_untouched(model, before)
+    assert {part.dtype for delta in deltas.values() for part in delta.tensors.values()} == {torch.float32}
+    for kind in places:
+        site = model.site(kind, LAYERS[0])
+        step = steps[site.path]
+        left = len(LAYERS) if values.get("spread") == "even" else len(LAYERS) ** 0.5
+        inverse = torch.linalg.inv(5.0 * moment_of(site) + step.keys.T @ step.keys)
+        update = (step.residual / left).T @ step.keys @ inverse
+        torch.testing.assert_close(
+            deltas[site.path].matrix.double(), update, rtol=0, atol=1e-6 * float(update.abs().max())
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_the_covariance_weighs_little_the_value_comes_about(family: str) -> None:
+    """One layer, the bare prompt alone: W + Delta then takes every fact's key to its value."""
+    model = tiny_model(family, "float64")
+    prompts = KeyPrompts.of(model, FACTS, ("",))
+    site = model.site("ffn", 2)
+    writes = [Write("ffn", site.path, value_of(model, "ffn"))]
+    settings = settings_of(covariance_weight=1e-9)
+    deltas = spread(model, (2,), writes, prompts, least_squares(moment_of, 1e-9), settings)
+    with written_back(site):
+        write_delta(site, deltas[site.path])
+        reached = prompts.values(site.path)
+    torch.testing.assert_close(reached, value_of(model, "ffn"), rtol=1e-4, atol=1e-4)
+
+
+def test_the_order_in_which_kinds_are_written_is_fixed() -> None:
+    """Attention before the FFN of the same layer, whatever the setting's order."""
+    model = tiny_model("gpt2", "float64")
+    places = {"attention": "attention", "ffn": "ffn"}
+    one = run(model, places, settings_of(write=("attention", "ffn")))
+    other = run(model, dict(reversed(places.items())), settings_of(write=("ffn", "attention")))
+    assert list(one) == list(other)
+    assert all(torch.equal(one[path].matrix, other[path].matrix) for path in one)
+    assert [path.split(".")[-2] for path in one] == ["attn", "mlp"] * len(LAYERS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_error_in_the_middle_leaves_the_weights_as_they_were(family: str) -> None:
+    model = tiny_model(family)
+    before = weights_of(model)
+
+    def failing(site: Site) -> Tensor:
+        if site.layer == LAYERS[-1]:
+            raise KeyboardInterrupt
+        return moment_of(site)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, {"attention": "attention", "ffn": "ffn"}, settings_of(write=("attention", "ffn")), failing)
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_a_model_that_overflows_is_told_so(steps: bool) -> None:
+    model = tiny_model("llama")
+    before = weights_of(model)
+    broken = KeyPrompts.of(model, FACTS, CONTEXTS)
+    value = torch.full((len(FACTS), model.site("ffn", LAYERS[0]).d_out), torch.inf)
+    writes = [Write("ffn", place_path(model, "ffn", LAYERS[-1]), value)]
+    with pytest.raises(CovarianceError, match=r"infinite or not a number.*--dtype bfloat16"):
+        spread(
+            model,
+            LAYERS,
+            writes,
+            broken,
+            least_squares(moment_of, 5.0),
+            settings_of(),
+            steps={} if steps else None,
+        )
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize("flaw", ["negative", "of too few tokens", "not a number"])
+def test_second_moments_that_are_not_positive_definite(flaw: str) -> None:
+    model = tiny_model("llama")
+    before = weights_of(model)
+
+    def moment(site: Site) -> Tensor:
+        if site.layer == LAYERS[0]:
+            return moment_of(site)
+        if flaw == "negative":
+            return -moment_of(site)
+        keys = torch.randn(3, site.d_in, dtype=torch.float64)
+        return keys.T @ keys if flaw == "of too few tokens" else moment_of(site) * torch.nan
+
+    with pytest.raises(CovarianceError) as caught:
+        run(model, {"ffn": "ffn"}, settings_of(), moment)
+    assert "The second moments of model.layers.1.mlp.down_proj are not positive definite" in str(caught.value)
+    assert "even with 5.0 as covariance_weight" in str(caught.value)
+    assert "collect them again from more text (`errata covariance collect" in str(caught.value)
+    assert_untouched(model, before)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"covariance_weight": 0}, "'covariance_weight' must be above 0: 0.0"),
+        ({"covariance_weight": -3.0}, "'covariance_weight' must be above 0: -3.0"),
+        ({"covariance_weight": float("nan")}, "'covariance_weight' is nan"),
+        ({"spread": "cubic"}, "'spread' is 'cubic'. It must be one of 'sqrt', 'even'"),
+        ({"write": ()}, "'write' must name one or both of 'attention' and 'ffn'"),
+        ({"write": ("ffn", "ffn")}, "'write' must name one or both"),
+        ({"write": ("block",)}, "each entry one of 'ffn', 'attention'"),
+        ({"key_average": "most"}, "one of 'half', 'plain'"),
+    ],
+)
+def test_settings_that_no_run_can_use(values: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_of(**values)
+    assert message in str(caught.value)
+
+
+# --- deltas ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("facts", "thin"), [(1, True), (16, True), (17, False), (40, False)])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_factors_are_kept_up_to_half_of_the_smaller_side(family: str, facts: int, thin: bool) -> None:
+    site = tiny_model(family, "float64").site("ffn", 1)
+    assert min(site.d_out, site.d_in) == 32
+    keys = torch.randn(facts, site.d_in, dtype=torch.float64)
+    residual = torch.randn(facts, site.d_out, dtype=torch.float64)
+    delta = solve(residual, keys, moment_of(site), 5.0, site)
+    assert set(delta.tensors) == ({"left", "right"} if thin else {"dense"})
+    assert delta.rank == (facts if thin else 32)
+    assert delta.shape == tuple(delta.matrix.shape) == (site.d_out, site.d_in)
+    assert all(part.is_contiguous() for part in delta.tensors.values())
+    update = residual.T @ keys @ torch.linalg.inv(5.0 * moment_of(site) + keys.T @ keys)
+    torch.testing.assert_close(delta.matrix, update, rtol=0, atol=1e-12)
+
+
+def test_thin_and_dense_are_the_same_change() -> None:
+    left, right = torch.randn(8, 4, dtype=torch.float64), torch.randn(4, 9, dtype=torch.float64)
+    more_left, more_right = torch.cat([left, left.new_zeros(8, 1)], 1), torch.cat([right, right[:1]])
+    thin, dense = (
+        Delta.from_factors(*factors, dtype=torch.float64)
+        for factors in ((left, right), (more_left, more_right))
+    )
+    assert (thin.dense, dense.left, dense.right) == (None, None, None)
+    torch.testing.assert_close(thin.matrix, dense.matrix, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["ffn", "attention"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_change_goes_where_the_map_is(family: str, kind: str) -> None:
+    """x -> W x becomes x -> W x + Delta x, in every family's storage order (a square weight shows no order)."""
+    model = tiny_model(family, "float64")
+    site = model.site(kind, 1)
+    delta = Delta(
+        torch.randn(site.d_out, 2, dtype=torch.float64), torch.randn(2, site.d_in, dtype=torch.float64)
+    )
+    x = torch.randn(site.d_in, dtype=torch.float64)
+    before = site.module(x).detach()
+    with written_back(site):
+        write_delta(site, delta)
+        torch.testing.assert_close(site.module(x).detach(), before + delta.matrix @ x)
+    assert torch.equal(site.module(x).detach(), before)
+
+
+@pytest.mark.parametrize("change", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weight", ["bfloat16", "float32", "float64"])
+def test_a_change_is_added_in_the_wider_precision_and_rounded_once(weight: str, change: torch.dtype) -> None:
+    site = tiny_model("llama", weight).site("ffn", 1)
+    change_of = (1e-3 * torch.randn(site.matrix.shape, dtype=torch.float64)).to(change)
+    with written_back(site):
+        site.weight.data.copy_(torch.randn(site.matrix.shape, dtype=torch.float64))
+        expected = site.matrix.double() + change_of.double()
+        write_delta(site, Delta(None, None, change_of))
+        result = site.matrix.double().clone()
+    half_a_step = {"bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}[weight]
+    torch.testing.assert_close(result, expected, rtol=1.01 * half_a_step, atol=1e-16)
+
+
+def test_the_weight_comes_back_after_an_error() -> None:
+    site = tiny_model("gpt2").site("attention", 1)
+    before = site.weight.detach().clone()
+
+    def change_and_fail() -> None:
+        with written_back(site):
+            write_delta(site, Delta(None, None, torch.full(site.matrix.shape, torch.nan)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        change_and_fail()
+    assert torch.equal(site.weight, before)
+
+
+def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
+    model = tiny_model("gpt2", "float64")
+    site = model.site("ffn", 1)
+    torch.manual_seed(0)
+    keys, residual = torch.randn(3, site.d_in).double(), torch.randn(3, site.d_out).double()
+    root = torch.randn(site.d_in, site.d_in).double()
+    moment = root @ root.T
+    mean = torch.linalg.eigvalsh(moment).mean()
+    wanted = solve(residual, keys, moment + 0.3 * mean * torch.eye(site.d_in), 5.0, site)
+    found = least_squares(lambda _: moment, 5.0, 0.3)(residual, keys, site)
+    torch.testing.assert_close(found.matrix, wanted.matrix, rtol=1e-3, atol=1e-8)
+    assert torch.equal(
+        least_squares(lambda _: moment, 5.0)(residual, keys, site).matrix,
+        solve(residual, keys, moment, 5.0, site).matrix,
+    )
+    assert torch.equal(moment, root @ root.T)

@@ -145,7 +145,7 @@ def test_stopped_by_ctrl_c(world: World, tmp_path: Path, monkeypatch: pytest.Mon
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(errata, "edit", stopped, raising=False)
+    monkeypatch.setattr("errata.planning.plan.Settled.run", stopped)
     output = tmp_path / "out"
     message = failed(*edit(world, output), code=130)
     assert f"Stopped. {output} was not written." in message

@@ -105,7 +105,7 @@ def test_facts_that_were_left_out_are_listed(
     made = replace(
         whole, facts=whole.facts[1:], dropped=(Dropped(whole.facts[0], "its loss was not a number"),)
     )
-    monkeypatch.setattr(errata, "edit", lambda *_, **__: made, raising=False)
+    monkeypatch.setattr("errata.planning.plan.Settled.run", lambda *_, **__: made)
     said = flat(run(*edit(world, tmp_path / "edit")).stdout)
     assert "3 facts written" in said
     assert "1 left out" in said

@@ -36,7 +36,15 @@ def settings_of(method: str) -> dict[str, object]:
         kept = {name: value for name, value in WIDE.items() if name != "covariance_weight"}
         return {**kept, "null_threshold": 1e3, "ridge": 1e-3}
     if method == "two_site":
-        return {**WIDE, "layers": [1], **LATE, "late_layers": [2], "late_covariance_weight": 0.5}
+        # Statements to preserve are compared with the unedited model, which an edit of an edited one does not know.
+        return {
+            **WIDE,
+            "layers": [1],
+            "preserve": "none",
+            **LATE,
+            "late_layers": [2],
+            "late_covariance_weight": 0.5,
+        }
     return WIDE
 
 

@@ -16,6 +16,7 @@ from errata.errors import FactError, ResultsError, SettingsError
 from errata.facts.fact import Fact
 from errata.models.model import EditableModel
 from errata.passes.prompts import Row, encode_rows
+from errata.runtime import to_json
 from families import FACTS, FAMILIES, tiny_model
 from tiny import SAYS, parrot
 
@@ -208,6 +209,6 @@ def test_the_critical_layers_end_where_the_effect_of_a_state_is_largest() -> Non
 
 def test_effects_are_written_and_read() -> None:
     one = traced([[0.1, 0.2]], (0, 1))
-    assert effects_from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert effects_from_json(json.loads(json.dumps(to_json(one)))) == one
     with pytest.raises(ResultsError, match="no traced fact"):
         effects_from_json({"subject": "s"})

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import errata
 from cli_world import World, answer, edit, flat, run, the_world
 from errata.edits.edit import Dropped
+from errata.runtime import to_json
 from families import FACTS, tiny_model
 
 
@@ -190,7 +191,7 @@ def test_evaluate_with_and_without_the_edit(world: World, tmp_path: Path) -> Non
     )
     assert set(told["scores"]) == {"before", "after"}
     results = errata.results.load_results(tmp_path / "results")
-    assert told["scores"]["after"]["score_success"] == results.scores()["score_success"].to_json()  # type: ignore[union-attr]
+    assert told["scores"]["after"]["score_success"] == to_json(results.scores()["score_success"])
     plain: Any = answer("evaluate", world.model, "--facts", world.facts, "--no-generate")
     assert plain["scores"]["after"]["efficacy_success"] == told["scores"]["before"]["efficacy_success"]
     assert "generation_accuracy" not in plain["scores"]["after"]

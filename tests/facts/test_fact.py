@@ -131,7 +131,7 @@ def test_a_fact_settles_lists_mappings_and_white_space():
     assert fact.neighborhood == (Probe("Ostrania's capital is", "Mirenth"), Probe("Lund is in", "Tarn"))
     assert fact.question == "The capital of Valdoria is"
     assert fact.key == ("Valdoria", "The capital of {} is")
-    assert hash(fact) == hash(fact_from_json(fact.to_json()))
+    assert hash(fact) == hash(fact_from_json(to_json(fact)))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_edit_prompts_stay_templates():
 def test_preserve_prompts_stay_templates():
     expected = ("The mayor of {} is called", "The bridge of {} was built by")
     assert fact_from_json(OWN).preserve_prompts == expected
-    assert fact_from_json(fact_from_json(OWN).to_json()).preserve_prompts == expected
+    assert fact_from_json(to_json(fact_from_json(OWN))).preserve_prompts == expected
 
 
 @pytest.mark.parametrize(
@@ -289,12 +289,12 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     file = tmp_path_factory.mktemp("facts") / "facts.jsonl"
     write_facts(file, [fact])
     assert read_facts(file) == [fact]
-    assert fact_from_json(fact.to_json()) == fact
+    assert fact_from_json(to_json(fact)) == fact
     assert replace(fact, target_new="other").key == fact.key
 
 
 def test_default_fields_are_left_out():
-    row = Fact("{} is", "A", "b").to_json()
+    row = to_json(Fact("{} is", "A", "b"))
     assert row == {"prompt": "{} is", "subject": "A", "target_new": "b"}
 
 
@@ -676,6 +676,7 @@ def test_the_published_files_read():
 import json, sys
 from pathlib import Path
 from errata.facts import check_facts, read_facts
+from errata.runtime import to_json
 counts = {}
 for path in map(Path, sys.argv[1:]):
     facts = read_facts(path)

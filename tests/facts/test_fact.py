@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from errata.errors import AmbiguousSubject, EmptyTarget, FactError, SubjectNotInPrompt
 from errata.facts.fact import FIELDS, Fact, Problem, check_facts, fact_from_json, read_facts, write_facts
 from errata.facts.probes import Neighbor, Probe
+from errata.runtime import to_json
 
 # One record of each kind, in the shape that was published, with a world of its own.
 OWN: dict[str, Any] = {
@@ -676,7 +677,6 @@ def test_the_published_files_read():
 import json, sys
 from pathlib import Path
 from errata.facts import check_facts, read_facts
-from errata.runtime import to_json
 counts = {}
 for path in map(Path, sys.argv[1:]):
     facts = read_facts(path)

@@ -7,9 +7,22 @@ from torch import Tensor
 
 from errata.edits.deltas import Delta
 from errata.edits.edit import Dropped, Edit, EditOrigin
+from errata.facts.fact import Fact
+from errata.facts.probes import Neighbor
 from errata.models.loading import from_parts
 from errata.models.model import EditableModel
 from families import CONTEXTS, FACTS, tiny_model
+
+RICH = Fact(
+    "The capital of {} is",
+    "Valdoria",
+    "Kestrel",
+    "Mirenth",
+    paraphrase_prompts=("Valdoria's seat of government is",),
+    neighbors=(Neighbor("The capital of {} is", "Velmark", "Mirenth"),),
+    relation_id="P36",
+    case_id=7,
+)
 
 
 def fresh(family: str = "gpt2", dtype: str = "float32") -> EditableModel:

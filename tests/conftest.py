@@ -2,8 +2,6 @@
 
 import environment
 
-environment.pin()
-
 # isort: split
 
 import os

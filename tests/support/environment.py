@@ -1,4 +1,4 @@
-"""The environment that every test sees, whatever the machine's and the user's is; `conftest.py` sets it up first of all.
+"""The environment that every test sees, whatever the machine's and the user's is. Importing this module sets it up.
 
 Nothing may depend on the user's caches, network, terminal, language, time zone or accelerators, nor on what the user
 has set for Errata. What is here is passed on to the programs that tests start.
@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 THREADS = "ERRATA_TEST_THREADS"
-"""How many threads a matrix product may take in tests, 1 by default: the tiny models are too small for two to pay off."""
+"""How many threads a matrix product may take in tests; 1 by default, as the tiny models are too small for two."""
 HOME = "ERRATA_TEST_HOME"
-"""The home of the whole run, which the processes of xdist share."""
+"""The home directory of the whole run, which the processes of xdist share."""
 FOREIGN = ("ERRATA_", "HF_", "TRANSFORMERS_", "XDG_", "CLICOLOR", "WANDB_", "TRACKIO_", "ACCELERATE_")
 """The beginnings of variables that are dropped."""
 DROPPED = (
@@ -46,7 +46,7 @@ KEPT = (THREADS, HOME, "ERRATA_GOLDENS")
 
 
 def pin() -> None:
-    """Set the environment; call it before torch and transformers are imported, which read some of it then."""
+    """Set the environment, before torch and transformers are imported: they read some of it then."""
     for name in list(os.environ):
         if name in DROPPED or (name.startswith(FOREIGN) and name not in KEPT):
             del os.environ[name]
@@ -63,3 +63,6 @@ def pin() -> None:
 def threads() -> int:
     """How many threads the tests compute with."""
     return int(os.environ.get(THREADS, "1"))
+
+
+pin()

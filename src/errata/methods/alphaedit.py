@@ -210,4 +210,5 @@ METHOD = Method(
     check=check,
     moments=written_sites,
     run=alphaedit,
+    earlier_keys="always",
 )

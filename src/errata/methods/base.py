@@ -130,6 +130,13 @@ class Method(Generic[S]):
     """The sites whose second moments the method needs."""
     contexts: Callable[[EditableModel, int], tuple[str, ...]] = sample_contexts
     """The prefixes where the user gives none, from a seed."""
+    earlier_keys: Literal["never", "on request", "always"] = "never"
+    """Whether the keys of earlier edits enter K K^T when an edit is made on top of them."""
+
+    @property
+    def optimizes_values(self) -> bool:
+        """Whether the method has an Optimization stage, so that it can be iterated and take neighbors."""
+        return issubclass(self.settings, TargetSettings)
 
 
 def written_sites(model: EditableModel, settings: ValueSettings) -> list[Site]:

@@ -49,4 +49,5 @@ METHOD = Method(
     check=check,
     moments=written_sites,
     run=memit,
+    earlier_keys="on request",
 )

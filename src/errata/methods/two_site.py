@@ -201,4 +201,5 @@ METHOD = Method(
     check=check,
     moments=sites,
     run=two_site,
+    earlier_keys="on request",
 )

@@ -120,8 +120,8 @@ class Ledger:
         self._close(last)
 
     def settle(self) -> None:
-        """Let the entries on top last as long as the temporary level below them: their own copies are freed."""
-        below = max(number for number, level in enumerate(self._levels) if level.temporary)
+        """Let the entries on top last as long as the open level below them: their own copies are freed."""
+        below = max(number for number, level in enumerate(self._levels) if level.open)
         self._levels[below].backups = self._backups(since=below)
         del self._levels[below + 1 :]
 

@@ -331,7 +331,12 @@ def weight_writes(module: ast.AST) -> set[int]:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 inside = target.value if isinstance(target, ast.Subscript) else target
                 own = isinstance(target, ast.Attribute) and dotted(target).startswith("self.")
-                if isinstance(inside, ast.Attribute) and is_weight(inside) and not own:
+                if (
+                    isinstance(inside, ast.Attribute)
+                    and inside.attr != "grad"
+                    and is_weight(inside)
+                    and not own
+                ):
                     lines.add(node.lineno)
     return lines
 

@@ -109,7 +109,7 @@ def test_the_rest_of_the_subject(place: Place, tmp_path: Path) -> None:
         (("--set", "neighbor_weight=1"), "No fact of the file has neighbors"),
         (("--neighbors", "none", "--set", "neighbor_weight=1"), "neighbor_weight=1 contradicts"),
         (("--preserve", "none", "--set", "preserve=subject"), "preserve=subject contradicts"),
-        (("--keep-unqualified",), "--keep-unqualified belongs to --neighbors auto"),
+        (("--keep-unqualified",), "Keeping unqualified facts (--keep-unqualified) requires --neighbors auto"),
         (("--neighbors", "nearby"), "'nearby' is not one of"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_method_without_values_has_no_neighbors(place: Place, tmp_path: Path) 
     methods = METHODS.values()
     without = next(row.name for row in methods if not issubclass(row.settings, TargetSettings))
     message = failed(*words(place, tmp_path / "edit", "--neighbors", "auto", "--method", without))
-    assert f"--neighbors is for methods that optimise values, and {without} does not" in message
+    assert f"--neighbors is for methods that optimize values, and {without} does not" in message
 
 
 def test_facts_neighbors_writes_the_facts_that_qualify(place: Place, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_an_edit_of_a_stack_is_prepared_as_any_other(world: World, tmp_path: Pat
     wrong = stacked(
         world, tmp_path / "stack", "two", world.facts, "--method", "finetune", "--preserve", "subject"
     )
-    assert "methods that optimise values" in failed(*wrong)
+    assert "methods that optimize values" in failed(*wrong)
 
 
 def test_what_is_no_stack_is_refused(world: World, tmp_path: Path) -> None:

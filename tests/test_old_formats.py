@@ -18,6 +18,7 @@ from errata.edits import open_stack
 from errata.models import EditableModel
 from errata.moments import Factors, moments_of, read_moment
 from errata.results import load_results
+from errata.runtime import to_json
 from errata.settings import load_presets
 from tolerances import DEPTH, FORWARD, assert_agree, tolerance
 
@@ -76,7 +77,7 @@ def assert_same(mine: object, theirs: object) -> None:
 
 
 def scores_of(results: errata.Results, phase: str) -> dict[str, object]:
-    return {name: score and score.to_json() for name, score in results.scores(phase).items()}
+    return to_json(results.scores(phase))
 
 
 def names_in(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from errata.analysis.effects import GROUPS, Effects, average, critical_layers, effects_from_json
 from errata.errors import ResultsError
+from errata.runtime import to_json
 
 
 def traced(ffn: list[list[float]], subject: tuple[int, int], noised: float = 0.1) -> Effects:
@@ -42,6 +43,6 @@ def test_the_critical_layers_end_where_the_effect_of_a_state_is_largest() -> Non
 
 def test_effects_are_written_and_read() -> None:
     one = traced([[0.1, 0.2]], (0, 1))
-    assert effects_from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert effects_from_json(json.loads(json.dumps(to_json(one)))) == one
     with pytest.raises(ResultsError, match="no traced fact"):
         effects_from_json({"subject": "s"})

@@ -7,6 +7,7 @@ import pytest
 
 import errata
 from cli_world import World, answer, the_world
+from errata.runtime import to_json
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_evaluate_with_and_without_the_edit(world: World, tmp_path: Path) -> Non
     )
     assert set(told["scores"]) == {"before", "after"}
     results = errata.results.load_results(tmp_path / "results")
-    assert told["scores"]["after"]["score_success"] == results.scores()["score_success"].to_json()  # type: ignore[union-attr]
+    assert told["scores"]["after"]["score_success"] == to_json(results.scores()["score_success"])
     plain: Any = answer("evaluate", world.model, "--facts", world.facts, "--no-generate")
     assert plain["scores"]["after"]["efficacy_success"] == told["scores"]["before"]["efficacy_success"]
     assert "generation_accuracy" not in plain["scores"]["after"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from errata.errors import AmbiguousSubject, EmptyTarget, FactError, SubjectNotInPrompt
 from errata.facts.fact import Fact, fact_from_json, read_facts, write_facts
 from errata.facts.probes import Neighbor, Probe
+from errata.runtime import to_json
 from fact_rows import (
     OWN,
     filled,
@@ -41,7 +42,7 @@ def test_a_fact_settles_lists_mappings_and_white_space():
     assert fact.neighborhood == (Probe("Ostrania's capital is", "Mirenth"), Probe("Lund is in", "Tarn"))
     assert fact.question == "The capital of Valdoria is"
     assert fact.key == ("Valdoria", "The capital of {} is")
-    assert hash(fact) == hash(fact_from_json(fact.to_json()))
+    assert hash(fact) == hash(fact_from_json(to_json(fact)))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_edit_prompts_stay_templates():
 def test_preserve_prompts_stay_templates():
     expected = ("The mayor of {} is called", "The bridge of {} was built by")
     assert fact_from_json(OWN).preserve_prompts == expected
-    assert fact_from_json(fact_from_json(OWN).to_json()).preserve_prompts == expected
+    assert fact_from_json(to_json(fact_from_json(OWN))).preserve_prompts == expected
 
 
 @pytest.mark.parametrize(
@@ -195,12 +196,12 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     file = tmp_path_factory.mktemp("facts") / "facts.jsonl"
     write_facts(file, [fact])
     assert read_facts(file) == [fact]
-    assert fact_from_json(fact.to_json()) == fact
+    assert fact_from_json(to_json(fact)) == fact
     assert replace(fact, target_new="other").key == fact.key
 
 
 def test_default_fields_are_left_out():
-    row = Fact("{} is", "A", "b").to_json()
+    row = to_json(Fact("{} is", "A", "b"))
     assert row == {"prompt": "{} is", "subject": "A", "target_new": "b"}
 
 

@@ -17,6 +17,7 @@ from errata.results.outcomes import Answer, Outcomes, Question, Record
 from errata.results.results import Results, load_results
 from errata.results.scores import score_records
 from errata.results.written import Continuation, PlainText, Writing
+from errata.runtime import to_json
 from families import FACTS, SENTENCES, tiny_model
 from metric_cases import FACT
 from tiny import SAYS, parrot
@@ -138,4 +139,4 @@ class TestFiles:
     def test_numbers_that_are_none_are_kept_as_such(self) -> None:
         assert math.isnan(PlainText(3, math.nan).perplexity)
         assert PlainText(2, -1e9).perplexity == pytest.approx(1e300)
-        assert Writing((), (), 0.0).to_json()["consistency"] is None
+        assert to_json(Writing((), (), 0.0))["consistency"] is None

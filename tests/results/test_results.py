@@ -11,6 +11,7 @@ from errata.results.outcomes import Outcomes, Record, ResultsError
 from errata.results.results import FILE, SCORES_FILE, Results, load_results
 from errata.results.scores import LABELS, Score
 from errata.results.written import Continuation
+from errata.runtime import to_json
 from result_rows import HIT, INF, LOSS, MISS, NAN, WIN, asked, record, results
 
 
@@ -47,7 +48,7 @@ class TestFile:
         saved = full().save(tmp_path / "some" / "run.jsonl")
         assert saved == tmp_path / "some" / "run.jsonl"
         again = load_results(saved)
-        assert [one.to_json() for one in again.records] == [one.to_json() for one in full().records]
+        assert to_json(again.records) == to_json(full().records)
         assert again.records[1:] == full().records[1:]  # the first has a NaN, which differs from itself
         assert (again.model, again.revision, again.edit, again.settings) == (
             "tiny",

@@ -34,7 +34,7 @@ from errata.methods.base import NOT_FINITE, Changes, Method, Task, check_places,
 from errata.models import EditableModel, Site, fingerprint_of
 from errata.moments import ridged
 from errata.passes import SHORT_AND_SHORTER, Lookup, sample_contexts
-from errata.runtime import silent
+from errata.runtime import silent, to_json
 from errata.solve import KeptKeySettings, KeyPrompts
 from errata.values import Outcome, Targets, TargetSettings, TargetStore, optimize_targets
 
@@ -166,7 +166,7 @@ class _Sequence:
         self.lefts.append(left)
         self.rights.append(right)
         if self.keeper is not None:
-            self.keeper = self.keeper.after(fact.to_json())
+            self.keeper = self.keeper.after(to_json(fact))
         return ""
 
     @property

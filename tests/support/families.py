@@ -146,7 +146,7 @@ def look_of(model: EditableModel) -> dict[str, object]:
     return {
         "name": model.name,
         "revision": model.revision,
-        "written": list(model.written),
+        "written": (list(model.ledger.owners), model.ledger.mark, model.ledger.changed),
         "config": {
             key: value
             for key, value in model.model.config.to_dict().items()

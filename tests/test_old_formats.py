@@ -159,9 +159,15 @@ def test_a_factor_is_not_computed_again(old: Path, monkeypatch: pytest.MonkeyPat
 def test_finished_values_are_found_and_make_the_same_edit(old: Path) -> None:
     before = names_in(old / "values")
     facts = errata.read_facts(HERE / "facts.jsonl")
-    kept, covariance = old / "values", old / "covariance"
     edit = errata.edit(
-        old_model(), facts, "pmet", PMET, contexts=CONTEXTS, covariance=covariance, seed=3, keep_in=kept
+        old_model(),
+        facts,
+        "pmet",
+        PMET,
+        contexts=CONTEXTS,
+        covariance=old / "covariance",
+        seed=3,
+        keep_in=old / "values",
     )
     assert names_in(old / "values") == before
     recorded = errata.load_edit(HERE / "pmet")

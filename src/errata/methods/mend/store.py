@@ -145,10 +145,11 @@ def load_editor(folder: str | Path) -> TrainedEditor:
 
 def _read_about(file: Path) -> tuple[EditorOrigin, TrainingSettings]:
     try:
-        about: Any = json.loads(file.read_text(encoding="utf-8"))
+        about: object = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise EditorError(f"{file} is not readable JSON: {error}. Copy or train the editor again.") from error
-    if not isinstance(about, dict) or cast("dict[str, Any]", about).pop("format", None) != FORMAT:
+    about = cast("dict[str, Any]", about if isinstance(about, dict) else {})
+    if about.pop("format", None) != FORMAT:
         raise EditorError(f"{file} is not an editor of format {FORMAT}, which this version of Errata reads.")
     try:
         origin = from_json(EditorOrigin, about, "it")

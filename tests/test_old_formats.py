@@ -160,7 +160,14 @@ def test_finished_values_are_found_and_make_the_same_edit(old: Path) -> None:
     before = names_in(old / "values")
     facts = errata.read_facts(HERE / "facts.jsonl")
     edit = errata.edit(
-        old_model(), facts, "pmet", PMET, CONTEXTS, old / "covariance", 3, keep_in=old / "values"
+        old_model(),
+        facts,
+        "pmet",
+        PMET,
+        contexts=CONTEXTS,
+        covariance=old / "covariance",
+        seed=3,
+        keep_in=old / "values",
     )
     assert names_in(old / "values") == before
     recorded = errata.load_edit(HERE / "pmet")

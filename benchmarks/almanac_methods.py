@@ -241,19 +241,7 @@ def make(
     timed = arguments.table in TABLES and TABLES[arguments.table].timed
     kept = arguments.output / (f"kept-{row.name}" if timed else "kept")
     moments = getattr(arguments, "covariance", None)
-    if row.strategy is None:
-        return errata.edit(
-            model,
-            facts,
-            row.method,
-            row.settings,
-            covariance=moments,
-            seed=seed,
-            preset=row.preset,
-            keep_in=kept,
-        )
-    return errata.edit_in_steps(
-        model,
+    request = errata.EditRequest(
         facts,
         row.method,
         row.settings,
@@ -262,8 +250,8 @@ def make(
         preset=row.preset,
         keep_in=kept,
         strategy=row.strategy,
-        on_write=measure,
     )
+    return errata.prepare(model, request).run(on_write=measure)
 
 
 def named(cell: Path, ending: str) -> Path:

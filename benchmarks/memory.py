@@ -20,9 +20,9 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from errata.facts import Fact
-from errata.methods import prepare
 from errata.models import EditableModel, Site, from_parts
 from errata.moments import write_moment
+from errata.planning import EditRequest, prepare
 from errata.settings import build
 from errata.solve import KeyPrompts, SpreadSettings, Write, least_squares, spread
 from errata.values import Outcome, Trace
@@ -129,7 +129,10 @@ def run_edit(
 ) -> None:
     """A whole run of PMET that has all values."""
     settings = {"layers": list(layers), "covariance_weight": 1000.0}
-    run = prepare(model, facts, "pmet", settings, CONTEXTS, folder, preset="llama-2-iterative")
+    request = EditRequest(
+        facts, "pmet", settings, contexts=CONTEXTS, covariance=folder, preset="llama-2-iterative"
+    )
+    run = prepare(model, request).settle().stages
     nothing = torch.zeros_like(values[0])
     known = {
         index: Outcome(

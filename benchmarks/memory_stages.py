@@ -17,10 +17,10 @@ import torch
 from memory import CONTEXTS, SHAPES, invented, moment_of
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from errata.methods import prepare, settings_for
+from errata.methods import settings_for
 from errata.models import EditableModel, from_parts
 from errata.moments import collect, write_moment
-from errata.planning import PROGRAM, needs_of, shape_of
+from errata.planning import PROGRAM, EditRequest, needs_of, prepare, shape_of
 from errata.values import Outcome, Trace, optimize_targets
 
 STAGES = ("program and weights", "collecting", "optimising", "spreading")
@@ -89,7 +89,8 @@ def run(stage: str, model: EditableModel, count: int, folder: Path) -> None:
     for layer in layers:
         site = model.site("ffn", layer)
         write_moment(moments, model, site, moment_of(site), 10 * site.d_in, {})
-    run = prepare(model, facts, "pmet", settings, CONTEXTS, moments)
+    request = EditRequest(facts, "pmet", settings, contexts=CONTEXTS, covariance=moments)
+    run = prepare(model, request).settle().stages
     value = torch.randn(count, model.site("ffn", 0).d_out)
     known = {
         index: Outcome(

@@ -27,8 +27,8 @@ import errata
 from errata.almanac import corpus_texts, world_facts
 from errata.evaluation import text_perplexity
 from errata.facts import Fact
-from errata.methods import prepare
 from errata.models import EditableModel
+from errata.planning import EditRequest, prepare
 from errata.results import score_records
 from errata.runtime import atomic_file
 from errata.settings import parse_assignments
@@ -106,15 +106,8 @@ def sequence(
             steps.clear()
             print(key, line(checkpoints[-1]), file=sys.stderr, flush=True)
 
-    run = prepare(
-        model,
-        facts,
-        "rome",
-        settings,
-        seed=arguments.seed,
-        keep_in=arguments.output / "targets",
-        on_progress=watch,
-    )
+    request = EditRequest(facts, "rome", settings, seed=arguments.seed, keep_in=arguments.output / "targets")
+    run = prepare(model, request).settle(watch).stages
     site = model.site("ffn", run.settings.layers[0])
     before = site.matrix.detach().double().clone()
     states = [before.clone()]

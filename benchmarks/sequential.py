@@ -43,9 +43,9 @@ from errata.edits import Delta, write_delta
 from errata.errors import ErrataError
 from errata.evaluation import text_perplexity
 from errata.facts import Fact, Probe
-from errata.methods import Run, key_sum, prepare
+from errata.methods import Run, key_sum
 from errata.models import EditableModel
-from errata.planning import holding
+from errata.planning import EditRequest, holding, prepare
 from errata.results import score_records
 from errata.runtime import atomic_file
 from errata.settings import parse_assignments
@@ -144,7 +144,8 @@ def go_on(name: str, line: Line, facts: Sequence[Fact], most: int, arguments: ar
     if (arguments.output / f"{short(name)}-ended.json").exists():
         return
     model = errata.load("almanac")
-    run = prepare(model, facts, line.method, line.settings, preset=line.preset, seed=arguments.seed)
+    request = EditRequest(facts, line.method, line.settings, preset=line.preset, seed=arguments.seed)
+    run = prepare(model, request).settle().stages
     run = holding(run) if line.hold else run
     batches = written(facts, line, arguments.seed)
     state = load_state(file)

@@ -61,7 +61,7 @@ def test_it_is_short() -> None:
 def test_it_writes_the_facts_and_gives_the_model_back(family: str, added: Method[Any]) -> None:
     model = tiny_model(family)
     before = {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
-    edit = errata.edit(model, EASY, added.name, STRONG, CONTEXTS)
+    edit = errata.edit(model, EASY, added.name, STRONG, contexts=CONTEXTS)
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.named_parameters())
     assert list(edit.deltas) == [model.site("ffn", 2).path]
     results = errata.evaluate(model, EASY, edit, generate=False)
@@ -73,7 +73,7 @@ def test_it_writes_the_facts_and_gives_the_model_back(family: str, added: Method
 
 def test_it_is_the_smallest_change_that_does_so(added: Method[Any]) -> None:
     model = tiny_model("gpt2", "float64")
-    edit = errata.edit(model, EASY, added.name, STRONG, CONTEXTS)
+    edit = errata.edit(model, EASY, added.name, STRONG, contexts=CONTEXTS)
     site = model.site("ffn", 2)
     delta = edit.deltas[site.path].matrix
     keys = KeyPrompts.of(model, EASY, CONTEXTS).keys(site, "half").to(delta)

@@ -228,7 +228,7 @@ def test_the_public_edit_writes_the_published_weights(run: str, tmp_path: Path) 
     method = "pmet" if recorded.pmet else "rome" if recorded.rome else "memit"
     known = method_named(method).settings.__dataclass_fields__
     settings = {name: value for name, value in recorded.settings.items() if name in known}
-    edit = errata.edit(model, recorded.facts, method, settings, list(CONTEXTS), tmp_path)
+    edit = errata.edit(model, recorded.facts, method, settings, contexts=list(CONTEXTS), covariance=tmp_path)
     edit.save(tmp_path / "edit")
     before = {name: weight.clone() for name, weight in model.model.named_parameters()}
     with errata.load_edit(tmp_path / "edit").applied(model):

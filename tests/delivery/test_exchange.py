@@ -19,8 +19,8 @@ from errata.edits.deltas import Delta
 from errata.edits.edit import Edit, load_edit
 from errata.errors import EditError, MissingExtra, OutputExists, SettingsError, WrongModel
 from errata.facts.fact import Fact
-from errata.methods.registry import edit
 from errata.models.model import EditableModel
+from errata.planning.plan import edit
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, SETTINGS, tiny_model
 from moments_cases import Moments
 from tiny import fresh_model
@@ -62,7 +62,14 @@ def test_an_adapter_makes_the_model_that_the_edit_makes(
     tmp_path: Path,
 ) -> None:
     model = tiny_model(family)
-    found = edit(model, FACTS, "pmet", {**SETTINGS, "write": ["attention", "ffn"]}, CONTEXTS, moments(model))
+    found = edit(
+        model,
+        FACTS,
+        "pmet",
+        {**SETTINGS, "write": ["attention", "ffn"]},
+        contexts=CONTEXTS,
+        covariance=moments(model),
+    )
     cuts = to_peft(found, tmp_path / "adapter", model)
     assert all(one.lost == 0 and one.full_rank <= len(FACTS) for one in cuts.values())
     plain = logits(model.model, model)

@@ -18,22 +18,9 @@ from errata.edits import edit as edits
 from errata.edits.deltas import Delta
 from errata.edits.edit import Edit, load_edit
 from errata.errors import AlreadyApplied, EditError, NotApplied, OutputExists, WrongModel
-from errata.facts.fact import Fact
-from errata.facts.probes import Neighbor
 from errata.models.loading import from_parts
 from errata.models.model import EditableModel
 from families import FAMILIES, tiny_model
-
-RICH = Fact(
-    "The capital of {} is",
-    "Valdoria",
-    "Kestrel",
-    "Mirenth",
-    paraphrase_prompts=("Valdoria's seat of government is",),
-    neighbors=(Neighbor("The capital of {} is", "Velmark", "Mirenth"),),
-    relation_id="P36",
-    case_id=7,
-)
 
 
 def changed(model: EditableModel, before: dict[str, Tensor]) -> set[str]:

@@ -15,7 +15,8 @@ from errata.errors import EditError, FactError, SettingsError, WrongModel
 from errata.facts.fact import Fact
 from errata.models.model import EditableModel
 from errata.passes.prompts import Lookup
-from errata.planning.stacking import edit_on
+from errata.planning.plan import edit
+from errata.planning.request import Words
 from errata.solve.keys import KeyPrompts
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
 from moments_cases import Moments
@@ -169,8 +170,11 @@ def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
 
     def stacked(name: str, hold: bool) -> Stack:
         first = new_stack(tmp_path / name, model)
-        first = edit_on(first, model, FACTS[:2], "a", method, given, CONTEXTS, folder)
-        return edit_on(first, model, FACTS[2:], "b", method, given, CONTEXTS, folder, hold=hold)
+        words: Words = {"contexts": CONTEXTS, "covariance": folder, "hold": hold}
+        for name, facts in (("a", FACTS[:2]), ("b", FACTS[2:])):
+            made = edit(model, facts, method, given, stack=first, **words)
+            first = first.add(name, made, first.names)
+        return first
 
     def moved(stack: Stack) -> float:
         site = model.site("ffn", layer)
@@ -191,7 +195,7 @@ def test_a_contradiction_is_found_before_anything_is_computed(tmp_path: Path) ->
     model = tiny_model("gpt2")
     stack = new_stack(tmp_path / "stack", model).add("one", of_facts(model, 0, FACTS[0]))
     with pytest.raises(FactError, match="contradict"):
-        edit_on(stack, model, [replace(FACTS[0], target_new="Lindale")], "two", "no such method")
+        edit(model, [replace(FACTS[0], target_new="Lindale")], stack=stack)
 
 
 def test_alphaedit_always_holds(moments: Moments, tmp_path: Path) -> None:
@@ -200,7 +204,7 @@ def test_alphaedit_always_holds(moments: Moments, tmp_path: Path) -> None:
     given = {**SETTINGS, "null_threshold": 0.1, "ridge": 1.0}
     del given["covariance_weight"]
     with pytest.raises(SettingsError, match="always knows"):
-        edit_on(stack, model, FACTS[:1], "a", "alphaedit", given, CONTEXTS, moments(model), hold=False)
+        edit(model, FACTS[:1], "alphaedit", given, contexts=CONTEXTS, stack=stack, hold=False)
 
 
 def test_deltas_of_a_stack_may_be_of_different_weights(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_our_zsre_task_counts_whole_answers(tmp_path: Path) -> None:
 def test_after_is_of_the_edited_model(facts: Path) -> None:
     model = tiny_model("gpt2")
     edit = errata.edit(
-        model, [FACTS[0]], "finetune", {"layers": [2], "epochs": 60, "learning_rate": 0.02}, [""]
+        model, [FACTS[0]], "finetune", {"layers": [2], "epochs": 60, "learning_rate": 0.02}, contexts=[""]
     )
     write_facts(facts.with_name("one.jsonl"), [FACTS[0]])
     tasks = downstream.find_tasks(["errata_counterfact_efficacy"], facts=facts.with_name("one.jsonl"))

@@ -16,10 +16,11 @@ from errata.errors import PromptTooLong, SettingsError
 from errata.facts.fact import Fact
 from errata.methods import finetune as module
 from errata.methods.finetune import FinetuneSettings, trained_sites
-from errata.methods.registry import edit, settings_for
+from errata.methods.registry import settings_for
 from errata.models.loading import from_parts
 from errata.models.model import EditableModel
 from errata.passes.prompts import EncodedRow, PromptBatch
+from errata.planning.plan import edit
 from errata.settings.schema import build, load_presets
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, plain_row
@@ -48,7 +49,7 @@ def deltas_of(
 ) -> dict[str, Delta]:
     chosen = {**FORMS[form], **given}
     preset = str(chosen.pop("preset"))
-    return dict(edit(model, facts, "finetune", chosen, contexts, seed=seed, preset=preset).deltas)
+    return dict(edit(model, facts, "finetune", chosen, contexts=contexts, seed=seed, preset=preset).deltas)
 
 
 def equal(one: dict[str, Delta], other: dict[str, Delta]) -> bool:

@@ -26,9 +26,9 @@ from errata.methods.mend.store import load_editor, new_editor, shipped_folder
 from errata.methods.mend.trainer import train_editor
 from errata.methods.mend.trainer import training_settings as training_settings_for
 from errata.methods.mend.training import Course, State
-from errata.methods.registry import edit
 from errata.models.model import EditableModel
 from errata.passes.prompts import encode_text
+from errata.planning.plan import edit
 from errata.runtime.progress import silent
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from mend_editors import TRAINING, editor_for, training_settings, untrained
@@ -202,7 +202,7 @@ def test_many_facts_are_one_dense_change_and_few_are_thin(monkeypatch: pytest.Mo
 def test_several_contexts_make_the_gradient_of_the_mean_over_them() -> None:
     model = tiny_model("gpt2", "float64")
     settings = {"layers": [1, 2], **editor_for(model, [1, 2])}
-    both = edit(model, FACTS[:2], "mend", settings, CONTEXTS[:2])
+    both = edit(model, FACTS[:2], "mend", settings, contexts=CONTEXTS[:2])
     bare = edit(model, FACTS[:2], "mend", settings)
     prefixed = [replace(fact, prompt=f"{CONTEXTS[1]} {fact.prompt}") for fact in FACTS[:2]]
     behind = edit(model, prefixed, "mend", settings)

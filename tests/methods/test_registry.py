@@ -14,11 +14,12 @@ import errata
 from errata import errors
 from errata.edits.edit import Edit, load_edit
 from errata.facts.fact import Fact
-from errata.methods.registry import METHODS, edit, method_named, settings_for
+from errata.methods.registry import METHODS, method_named, settings_for
 from errata.models.model import EditableModel
 from errata.moments.folder import read_moment
 from errata.passes import memory
 from errata.passes.prompts import encode_text
+from errata.planning.plan import edit
 from errata.settings.layer_rules import LAYER_RULES
 from errata.settings.schema import build, load_presets
 from errata.values import targets
@@ -103,10 +104,10 @@ def test_an_edit_makes_the_facts_likelier(
         with pytest.raises(
             errors.UnsupportedArchitecture, match=r"normalises after the FFN.* Use --method pmet"
         ):
-            edit(model, FACTS, method, case.given(model), CONTEXTS, moments(model))
+            edit(model, FACTS, method, case.given(model), contexts=CONTEXTS, covariance=moments(model))
         return
     settings = {**case.given(model), **case.strong}
-    found = edit(model, EASY, method, settings, CONTEXTS, moments(model))
+    found = edit(model, EASY, method, settings, contexts=CONTEXTS, covariance=moments(model))
     assert_untouched(model, before)
     assert set(found.deltas) == case.written(model)
     assert (found.facts, found.dropped) == (EASY, ())
@@ -140,7 +141,7 @@ def test_the_plain_version_of_the_whole_way_agrees(family: str, method: str, mom
         for layer in values.layers
     }
     with double_throughout(model):
-        found = edit(model, facts, method, given, contexts, moments(model))
+        found = edit(model, facts, method, given, contexts=contexts, covariance=moments(model))
         chosen = {name: getattr(values, name) for name in targets.TargetSettings.__dataclass_fields__}
         plain = [plain_target(model, fact, contexts, **{**chosen, **one_fact}) for fact in facts]
         updates = plain_spread(
@@ -165,7 +166,8 @@ def test_the_plain_version_of_the_whole_way_agrees(family: str, method: str, mom
 def test_one_call_twice_is_one_edit(method: str, moments: Moments, tmp_path: Path) -> None:
     model = tiny_model("llama")
     one, other = (
-        edit(model, FACTS, method, CASES[method].given(model), CONTEXTS, moments(model)) for _ in range(2)
+        edit(model, FACTS, method, CASES[method].given(model), contexts=CONTEXTS, covariance=moments(model))
+        for _ in range(2)
     )
     assert_identical(one, other)
     for number, found in enumerate((one, other)):
@@ -186,9 +188,9 @@ def test_contexts_are_sampled_with_the_seed_and_recorded(method: str, moments: M
         FACTS[:1],
         method,
         case.given(model),
-        sampled.origin.contexts,
-        moments(model),
-        sampled.origin.seed,
+        contexts=sampled.origin.contexts,
+        covariance=moments(model),
+        seed=sampled.origin.seed,
     )
     assert_identical(sampled, given)
 
@@ -200,7 +202,10 @@ def test_settings_are_lists_tuples_or_words(method: str, moments: Moments) -> No
     layers = cast("list[int]", settings["layers"])
     words = ",".join(map(str, layers))
     ways = [{**settings, "layers": way} for way in (layers, tuple(layers), words)]
-    one, *others = (edit(model, FACTS[:2], method, way, list(CONTEXTS), str(moments(model))) for way in ways)
+    one, *others = (
+        edit(model, FACTS[:2], method, way, contexts=list(CONTEXTS), covariance=str(moments(model)))
+        for way in ways
+    )
     for other in others:
         assert_identical(one, other)
         assert other.origin.settings == one.origin.settings
@@ -210,7 +215,9 @@ def test_settings_are_lists_tuples_or_words(method: str, moments: Moments) -> No
 def test_what_is_written_is_a_list_a_tuple_or_a_word(moments: Moments) -> None:
     model = tiny_model("gpt2")
     one, *others = (
-        edit(model, FACTS[:2], "pmet", {**SETTINGS, "write": way}, CONTEXTS, moments(model))
+        edit(
+            model, FACTS[:2], "pmet", {**SETTINGS, "write": way}, contexts=CONTEXTS, covariance=moments(model)
+        )
         for way in (["ffn"], ("ffn",), "ffn")
     )
     for other in others:
@@ -219,27 +226,41 @@ def test_what_is_written_is_a_list_a_tuple_or_a_word(moments: Moments) -> None:
 
 def test_attention_is_written_too(moments: Moments) -> None:
     model = tiny_model("gpt2")
-    both = edit(model, FACTS, "pmet", {**SETTINGS, "write": ["attention", "ffn"]}, CONTEXTS, moments(model))
+    both = edit(
+        model,
+        FACTS,
+        "pmet",
+        {**SETTINGS, "write": ["attention", "ffn"]},
+        contexts=CONTEXTS,
+        covariance=moments(model),
+    )
     assert set(both.deltas) == {
         model.site(kind, layer).path for kind in ("ffn", "attention") for layer in (1, 2)
     }
-    alone = edit(model, FACTS, "pmet", {**SETTINGS, "write": ["attention"]}, CONTEXTS, moments(model))
+    alone = edit(
+        model,
+        FACTS,
+        "pmet",
+        {**SETTINGS, "write": ["attention"]},
+        contexts=CONTEXTS,
+        covariance=moments(model),
+    )
     assert set(alone.deltas) == {model.site("attention", layer).path for layer in (1, 2)}
 
 
 def test_the_same_fact_twice_is_no_contradiction(moments: Moments) -> None:
     model = tiny_model("gpt2")
-    found = edit(model, (FACTS[0], FACTS[0]), "memit", SETTINGS, CONTEXTS, moments(model))
+    found = edit(model, (FACTS[0], FACTS[0]), "memit", SETTINGS, contexts=CONTEXTS, covariance=moments(model))
     assert len(found.facts) == 2
 
 
 def test_an_edited_model_is_edited_again(moments: Moments) -> None:
     model = tiny_model("gpt2")
     before = weights_of(model)
-    first = edit(model, FACTS[:2], "memit", SETTINGS, CONTEXTS, moments(model))
+    first = edit(model, FACTS[:2], "memit", SETTINGS, contexts=CONTEXTS, covariance=moments(model))
     with first.applied(model):
         edited = weights_of(model)
-        second = edit(model, FACTS[2:], "memit", SETTINGS, CONTEXTS, moments(model))
+        second = edit(model, FACTS[2:], "memit", SETTINGS, contexts=CONTEXTS, covariance=moments(model))
         assert all(torch.equal(weight, edited[name]) for name, weight in model.model.named_parameters())
         assert second.origin.fingerprint != first.origin.fingerprint
         with second.applied(model):
@@ -275,7 +296,14 @@ def test_settings_that_are_refused(method: str, refusal: Refusal, moments: Momen
     given, error, message = refusal
     model = tiny_model("gpt2")
     with pytest.raises(error) as caught:
-        edit(model, FACTS, method, {**CASES[method].given(model), **given}, CONTEXTS, moments(model))
+        edit(
+            model,
+            FACTS,
+            method,
+            {**CASES[method].given(model), **given},
+            contexts=CONTEXTS,
+            covariance=moments(model),
+        )
     assert message in str(caught.value)
 
 
@@ -297,7 +325,7 @@ def test_facts_that_are_refused(method: str, moments: Moments, monkeypatch: pyte
 
     def refused(*facts: Fact) -> str:
         with pytest.raises(errors.FactError) as caught:
-            edit(model, facts, method, CASES[method].given(model), CONTEXTS)
+            edit(model, facts, method, CASES[method].given(model), contexts=CONTEXTS)
         return str(caught.value)
 
     def never(*_: object) -> Path:
@@ -328,7 +356,7 @@ def test_facts_that_are_refused(method: str, moments: Moments, monkeypatch: pyte
 def test_contexts_that_are_refused(contexts: list[str], message: str, moments: Moments) -> None:
     model = tiny_model("gpt2")
     with pytest.raises(errors.SettingsError) as caught:
-        edit(model, FACTS, "pmet", SETTINGS, contexts, moments(model))
+        edit(model, FACTS, "pmet", SETTINGS, contexts=contexts, covariance=moments(model))
     assert message in str(caught.value)
 
 
@@ -341,7 +369,7 @@ def test_second_moments_that_are_refused(method: str, moments: Moments, tmp_path
 
     def refused(folder: Path) -> str:
         with pytest.raises(errors.CovarianceError) as caught:
-            edit(model, FACTS, method, CASES[method].given(model), CONTEXTS, folder)
+            edit(model, FACTS, method, CASES[method].given(model), contexts=CONTEXTS, covariance=folder)
         assert_untouched(model, before)
         return str(caught.value)
 
@@ -382,7 +410,7 @@ def test_a_model_without_a_preset_is_edited_by_the_rule_and_told_so(
     layers = LAYER_RULES[load_presets(method).layer_rule].choose(model.layers)
     with caplog.at_level(logging.WARNING, logger="errata"):
         given = {**CASES[method].quick, **CASES[method].own(model, layers)}
-        found = edit(model, FACTS[:1], method, given, CONTEXTS, moments(model))
+        found = edit(model, FACTS[:1], method, given, contexts=CONTEXTS, covariance=moments(model))
     (record,) = caplog.records
     assert f"No {method} preset knows the model 'tiny-gpt2', so a rule chose its settings" in record.message
     assert f"{layers[-1]} of 4 blocks" in record.message
@@ -397,7 +425,9 @@ def test_a_named_preset_is_taken_for_any_model(
 ) -> None:
     model, case = tiny_model("gpt2"), CASES[method]
     given = {"layers": [1], **case.quick, **case.own(model, [1])}
-    found = edit(model, FACTS[:1], method, given, CONTEXTS, moments(model), preset=case.preset)
+    found = edit(
+        model, FACTS[:1], method, given, contexts=CONTEXTS, covariance=moments(model), preset=case.preset
+    )
     named = load_presets(method).named(case.preset)
     assert found.origin.preset == f"{named.name} ({named.source})"
     assert found.origin.settings == asdict(build(METHODS[method].settings, named.values, given))
@@ -415,12 +445,19 @@ def test_a_fact_whose_loss_is_not_a_number_is_left_out(
     settings = CASES[method].given(model)
     before = weights_of(model)
     bad, others = FACTS[3], FACTS[:3]
-    without = edit(model, others, method, settings, CONTEXTS, moments(model))
+    without = edit(model, others, method, settings, contexts=CONTEXTS, covariance=moments(model))
 
     with poisoned(model, own_token(model, bad, others)):
-        found = edit(model, (FACTS[0], bad, *FACTS[1:3]), method, settings, CONTEXTS, moments(model))
+        found = edit(
+            model,
+            (FACTS[0], bad, *FACTS[1:3]),
+            method,
+            settings,
+            contexts=CONTEXTS,
+            covariance=moments(model),
+        )
         with pytest.raises(errors.NoFactsLeft, match="The loss of every fact was not a number"):
-            edit(model, [bad], method, settings, CONTEXTS, moments(model))
+            edit(model, [bad], method, settings, contexts=CONTEXTS, covariance=moments(model))
     assert_untouched(model, before)
     assert found.facts == others
     (dropped,) = found.dropped
@@ -444,14 +481,23 @@ def test_a_killed_edit_goes_on_where_it_was(
     model = tiny_model("gemma3_text" if editable(tiny_model("gemma3_text"), method) else "gpt2")
     before, settings = weights_of(model), CASES[method].given(model)
     monkeypatch.setattr(memory, "MOST", 1)
-    uninterrupted = edit(model, FACTS, method, settings, CONTEXTS, moments(model))
+    uninterrupted = edit(model, FACTS, method, settings, contexts=CONTEXTS, covariance=moments(model))
 
     def kill(told: str, done: int, total: int) -> None:
         if told == stage:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        edit(model, FACTS, method, settings, CONTEXTS, moments(model), keep_in=tmp_path, on_progress=kill)
+        edit(
+            model,
+            FACTS,
+            method,
+            settings,
+            contexts=CONTEXTS,
+            covariance=moments(model),
+            keep_in=tmp_path,
+            on_progress=kill,
+        )
     assert_untouched(model, before)
 
     computed: list[int] = []
@@ -468,8 +514,8 @@ def test_a_killed_edit_goes_on_where_it_was(
         FACTS,
         method,
         settings,
-        CONTEXTS,
-        moments(model),
+        contexts=CONTEXTS,
+        covariance=moments(model),
         keep_in=tmp_path,
         on_progress=lambda *words: told.append(words),
     )

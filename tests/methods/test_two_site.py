@@ -167,7 +167,9 @@ def test_every_method_can_look_up_the_prompt_and_preserve_keys(method: str, mome
 
     def moved(weight: float) -> tuple[float, float]:
         settings = {**given, "preserve_key_weight": weight}
-        (delta,) = errata.edit(model, [fact], method, settings, CONTEXTS, moments).deltas.values()
+        (delta,) = errata.edit(
+            model, [fact], method, settings, contexts=CONTEXTS, covariance=moments
+        ).deltas.values()
         change = [float((keys.keys(site, "plain") @ delta.matrix.T).norm()) for keys in (kept, own)]
         return change[0], change[1]
 
@@ -196,10 +198,10 @@ def test_it_is_memit_and_then_one_more_at_the_prompts_last_token(
     sites = {**SITES, "late_optimise": places}
     early, late = halves(late_optimise=places)
     assert (early["lookup"], late["lookup"]) == ("subject_last", "prompt_last")
-    first = errata.edit(model, KEPT, "memit", early, CONTEXTS, moments)
+    first = errata.edit(model, KEPT, "memit", early, contexts=CONTEXTS, covariance=moments)
     with first.applied(model):
-        second = errata.edit(model, KEPT, method, late, CONTEXTS, moments)
-    both = errata.edit(model, KEPT, "two_site", sites, CONTEXTS, moments)
+        second = errata.edit(model, KEPT, method, late, contexts=CONTEXTS, covariance=moments)
+    both = errata.edit(model, KEPT, "two_site", sites, contexts=CONTEXTS, covariance=moments)
     assert_close(matrices(both), {**matrices(first), **matrices(second)})
 
 
@@ -217,7 +219,7 @@ def test_both_sites_preserve_what_the_unedited_model_says(moments: Path) -> None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(two_site, "late_write", watched)
-        errata.edit(model, KEPT, "two_site", asdict(settings), CONTEXTS, moments)
+        errata.edit(model, KEPT, "two_site", asdict(settings), contexts=CONTEXTS, covariance=moments)
     assert traces[0].preserve[0] > 1e-6
     assert traces[1].preserve[0] == 0
 
@@ -234,10 +236,10 @@ def test_a_fact_without_a_late_value_is_in_neither_write(moments: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(two_site, "late_write", failing)
-        found = errata.edit(model, KEPT, "two_site", SITES, CONTEXTS, moments)
+        found = errata.edit(model, KEPT, "two_site", SITES, contexts=CONTEXTS, covariance=moments)
     assert calls == [3, 2]
     assert found.facts == (KEPT[0], KEPT[2])
-    without = errata.edit(model, found.facts, "two_site", SITES, CONTEXTS, moments)
+    without = errata.edit(model, found.facts, "two_site", SITES, contexts=CONTEXTS, covariance=moments)
     assert_close(matrices(found), matrices(without))
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.named_parameters())
 

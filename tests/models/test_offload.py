@@ -58,7 +58,7 @@ def test_an_edit_is_the_plain_models(family: str, tmp_path: Path) -> None:
     there, other = moments(plain, tmp_path / "plain"), moments(pieces, tmp_path / "pieces")
     for method in SETTINGS_OF if family == "gpt2" else ("pmet",):
         one, same = (
-            errata.edit(model, FACTS, method, SETTINGS_OF[method], CONTEXTS, folder)
+            errata.edit(model, FACTS, method, SETTINGS_OF[method], contexts=CONTEXTS, covariance=folder)
             for model, folder in ((plain, there), (pieces, other))
         )
         for path, delta in one.deltas.items():
@@ -79,7 +79,14 @@ def assert_same_answers(plain: EditableModel, pieces: EditableModel, edit: errat
 def test_an_edit_is_applied_and_taken_back(tmp_path: Path) -> None:
     folder = checkpoint("gpt2", tmp_path / "model")
     plain = load(folder)
-    edit = errata.edit(plain, FACTS, "rome", SETTINGS_OF["rome"], CONTEXTS, moments(plain, tmp_path / "m"))
+    edit = errata.edit(
+        plain,
+        FACTS,
+        "rome",
+        SETTINGS_OF["rome"],
+        contexts=CONTEXTS,
+        covariance=moments(plain, tmp_path / "m"),
+    )
     edit.save(tmp_path / "edit")
     pieces, edit = in_pieces(folder), load_edit(tmp_path / "edit")
     path = next(iter(edit.deltas))

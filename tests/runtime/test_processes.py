@@ -117,7 +117,9 @@ def test_dense_updates_from_sums(tmp_path: Path) -> None:
         with processes.joined():
             sites = [model.site("ffn", layer) for layer in (1, 2)]
             collect(model, sites, TEXTS, folder=folder / "m", corpus="t", samples=len(TEXTS))
-            edit = errata.edit(model, facts, "memit", settings_of("memit"), CONTEXTS, folder / "m")
+            edit = errata.edit(
+                model, facts, "memit", settings_of("memit"), contexts=CONTEXTS, covariance=folder / "m"
+            )
             if processes.is_main():
                 edit.save(folder / "edit")
 
@@ -265,7 +267,15 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest
             targets_module.optimize_batch = dying  # type: ignore[assignment]
         try:
             with processes.joined():
-                errata.edit(model, FACTS, "pmet", settings_of("pmet"), CONTEXTS, moments, keep_in=kept)
+                errata.edit(
+                    model,
+                    FACTS,
+                    "pmet",
+                    settings_of("pmet"),
+                    contexts=CONTEXTS,
+                    covariance=moments,
+                    keep_in=kept,
+                )
         except ProcessLost as lost:
             return str(lost)
         return "done"

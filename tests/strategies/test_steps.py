@@ -22,11 +22,13 @@ from errata.methods.registry import METHODS
 from errata.methods.runs import Run
 from errata.models.model import EditableModel
 from errata.moments.collection import collect
+from errata.planning.plan import prepare
+from errata.planning.request import EditRequest
 from errata.runtime.progress import Progress, silent
 from errata.solve.spread import SpreadSettings
 from errata.strategies import guard, steps
 from errata.strategies.guard import Guard, Health, Watch
-from errata.strategies.steps import Strategy, edit_in_steps
+from errata.strategies.steps import Strategy
 from errata.strategies.writing import Writer
 from errata.values import targets
 from errata.values.descent import Outcome
@@ -80,18 +82,16 @@ def stepped(
     on_write: steps.OnWrite | None = None,
     **strategy: object,
 ) -> errata.Edit:
-    return edit_in_steps(
-        tiny_model("gpt2", dtype),
+    request = EditRequest(
         facts,
         method,
         settings_of(method),
-        CONTEXTS,
-        moments / dtype,
+        contexts=CONTEXTS,
+        covariance=moments / dtype,
         strategy=Strategy(**strategy),  # type: ignore[arg-type]
         keep_in=keep_in,
-        on_progress=on_progress,
-        on_write=on_write,
     )
+    return prepare(tiny_model("gpt2", dtype), request).run(on_progress, on_write)
 
 
 # --- iterations ------------------------------------------------------------------------------------
@@ -105,7 +105,9 @@ def test_iterations_are_edits_of_the_edited_model(method: str, moments: Path) ->
     assert_untouched(model, before)
     with ExitStack() as applied:
         for _ in range(3):
-            one = errata.edit(model, FACTS, method, settings_of(method), CONTEXTS, moments / "float64")
+            one = errata.edit(
+                model, FACTS, method, settings_of(method), contexts=CONTEXTS, covariance=moments / "float64"
+            )
             applied.enter_context(one.applied(model))
         wanted = weights_of(model)
     with found.applied(model):
@@ -300,9 +302,11 @@ def test_batches_are_edits_one_after_the_other(moments: Path) -> None:
     before = weights_of(model)
     found = stepped(moments, batch_size=3)
     assert [(record["batch"], record["facts"]) for record in found.history] == [(1, 3), (2, 1)]
-    first = errata.edit(model, FACTS[:3], "memit", WIDE, CONTEXTS, moments / "float64")
+    first = errata.edit(model, FACTS[:3], "memit", WIDE, contexts=CONTEXTS, covariance=moments / "float64")
     with first.applied(model):
-        second = errata.edit(model, FACTS[3:], "memit", WIDE, CONTEXTS, moments / "float64")
+        second = errata.edit(
+            model, FACTS[3:], "memit", WIDE, contexts=CONTEXTS, covariance=moments / "float64"
+        )
         with second.applied(model):
             wanted = weights_of(model)
     with found.applied(model):
@@ -327,8 +331,12 @@ def test_later_batches_of_alphaedit_know_the_earlier_keys(moments: Path) -> None
     model = tiny_model("gpt2", "float64")
     settings = settings_of("alphaedit")
     found = stepped(moments, "alphaedit", batch_size=2)
-    first = errata.edit(model, FACTS[:2], "alphaedit", settings, CONTEXTS, moments / "float64")
-    alone = errata.edit(model, FACTS[2:], "alphaedit", settings, CONTEXTS, moments / "float64")
+    first = errata.edit(
+        model, FACTS[:2], "alphaedit", settings, contexts=CONTEXTS, covariance=moments / "float64"
+    )
+    alone = errata.edit(
+        model, FACTS[2:], "alphaedit", settings, contexts=CONTEXTS, covariance=moments / "float64"
+    )
     for path, delta in found.deltas.items():
         assert not torch.allclose(delta.matrix, first.deltas[path].matrix + alone.deltas[path].matrix)
 

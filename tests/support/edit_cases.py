@@ -11,6 +11,17 @@ from errata.models.loading import from_parts
 from errata.models.model import EditableModel
 from families import CONTEXTS, FACTS, tiny_model
 
+RICH = Fact(
+    "The capital of {} is",
+    "Valdoria",
+    "Kestrel",
+    "Mirenth",
+    paraphrase_prompts=("Valdoria's seat of government is",),
+    neighbors=(Neighbor("The capital of {} is", "Velmark", "Mirenth"),),
+    relation_id="P36",
+    case_id=7,
+)
+
 
 def fresh(family: str = "gpt2", dtype: str = "float32") -> EditableModel:
     """A model of its own, of which nothing was asked before."""

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 import errata
-from errata.cli import drawing, inputs, options, preparing, repeating
+from errata.cli import drawing, inputs, options, planned, preparing, repeating
 from errata.cli import evaluate as evaluating
+from errata.cli.edit_report import EditReport
 from errata.cli.inputs import check_output, check_tracker, load_model, read_contexts
-from errata.cli.tables import (
-    change_table,
-    counted,
-    dropped_json,
-    dropped_table,
-    score_blocks,
-    scores_json,
-    scores_measured,
-)
+from errata.cli.preparing import neighbors_json
+from errata.cli.tables import scores_measured
 from errata.cli.terminal import Terminal, is_main, session
-from errata.errors import ProcessLost
+from errata.errors import ProcessLost, SettingsError
 from errata.results import FILE, Results
-from errata.runtime import atomic_file, cache_root, duration, write_json
+from errata.runtime import atomic_file, cache_root, write_json
 from errata.settings import load_presets, parse_assignments
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from errata.planning import Settled
 
 EPILOG = options.examples(
     "errata edit almanac --facts facts.jsonl --output my-edit --evaluate",
@@ -41,6 +33,7 @@ EPILOG = options.examples(
     "errata edit almanac -f facts.jsonl --neighbors auto --preserve subject --output my-edit",
     "errata edit almanac -f facts.jsonl --iterations 10 --stop delta_p --epsilon 1 --output my-edit",
     "errata edit almanac -f facts.jsonl --method rome --guard --output my-edit",
+    "errata edit almanac -f facts.jsonl --method two_site --plan",
 )
 KEPT = "targets"
 """The folder in the cache where finished values are kept."""
@@ -50,8 +43,15 @@ def edit(
     model: options.Model,
     facts: options.Facts,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="EDIT", help="The folder to write: a new one.")
-    ],
+        Path | None, typer.Option("--output", "-o", metavar="EDIT", help="The folder to write: a new one.")
+    ] = None,
+    show_plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Show the plan and stop: layers, each setting and its source, memory and time. Nothing is computed.",
+        ),
+    ] = False,
     method: Annotated[
         str, typer.Option(help="pmet, memit, rome ...; `errata methods` tells about them.")
     ] = "pmet",
@@ -109,7 +109,7 @@ def edit(
 ) -> None:
     """Find the change of weights that makes MODEL say the facts, and write it to a folder. MODEL stays as it is."""
     with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
-        check_output(output)
+        output = _output(output, show_plan)
         check_tracker(track)
         load_presets(method)
         given = parse_assignments(settings or [])
@@ -118,72 +118,73 @@ def edit(
         strategy = repeating.strategy_of(
             iterations, stop, epsilon, keep_best, only_underedited, batch_size, watched
         )
-        wanted = preparing.Wanted(neighbors, keep_unqualified, preserve)
-        wanted.check(method)
         read = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
+        request = errata.EditRequest(
+            read,
+            method,
+            given,
+            preset=preset,
+            strategy=strategy,
+            contexts=prefixes,
+            covariance=covariance,
+            neighbors=neighbors,
+            keep_unqualified=keep_unqualified,
+            preserve=preserve,
+            keep_in=cache_root() / KEPT,
+            seed=seed,
+        )
         loaded = load_model(terminal, model, dtype, device, device_map)
         began = time.monotonic()
-        prepared = preparing.prepare(terminal, loaded, read, wanted, method, given, preset, seed)
-        prepared = replace(prepared, changed=prepared.changed or drawing.is_drawn(facts, sample))
-        asked = prepared.facts
-        found = _find(
-            terminal,
-            loaded,
-            asked,
-            method,
-            prepared.settings,
-            prefixes,
-            covariance,
-            seed=seed,
-            preset=preset,
-            output=output,
-            strategy=strategy,
-        )
+        plan = errata.prepare(loaded, request)
+        if show_plan:
+            planned.show(terminal, plan)
+            return
+        made, settled = run_plan(terminal, plan, output)
         seconds = time.monotonic() - began
-        found = replace(found, measured={"seconds": round(seconds, 3)})
+        made = replace(made, measured={"seconds": round(seconds, 3)})
+        own_facts = False
         if is_main():
-            found.save(output)
-            prepared.keep(output)
-        results = _measure(terminal, loaded, asked, found, output) if evaluate else None
-        inputs.track(track, output.name, found, results)
-        _report(terminal, loaded, found, results, prepared.file(facts, output), output, prepared.told(read))
+            made.save(output)
+            own_facts = preparing.keep_facts(settled.facts, read, drawing.is_drawn(facts, sample), output)
+        results = _measure(terminal, loaded, settled.facts, made, output) if evaluate else None
+        inputs.track(track, output.name, made, results)
+        report = EditReport(loaded, made, results, output / preparing.FACTS if own_facts else facts, output)
+        report.show(terminal, None if settled.neighbors is None else neighbors_json(read, settled.neighbors))
 
 
-def _find(
-    terminal: Terminal,
-    model: errata.EditableModel,
-    facts: Sequence[errata.Fact],
-    method: str,
-    settings: dict[str, object],
-    contexts: Sequence[str] | None,
-    covariance: Path | None,
-    *,
-    seed: int,
-    preset: str | None,
-    output: Path,
-    strategy: errata.Strategy | None,
-) -> errata.Edit:
-    """`errata.edit` with progress; when it is stopped, the message tells what is kept."""
-    kept = cache_root() / KEPT
+def _output(output: Path | None, show_plan: bool) -> Path:
+    """The folder to write; a plan alone needs none.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if output is None and not show_plan:
+        raise SettingsError("Name the folder to write the edit to: --output EDIT.")
+    output = output or Path("EDIT")
+    if not show_plan:
+        check_output(output)
+    return output
+
+
+def run_plan(terminal: Terminal, plan: errata.Plan, output: Path) -> tuple[errata.Edit, Settled]:
+    """Run a plan with progress; when it is stopped, the message says what is kept."""
+    for note in plan.notes:
+        terminal.note(note)
+    title = f"Editing {plan.model.name}"
     try:
-        with terminal.progress(f"Editing {model.name}") as on_progress:
-            make = errata.edit if strategy is None else partial(errata.edit_in_steps, strategy=strategy)
-            return make(
-                model,
-                facts,
-                method,
-                settings,
-                contexts,
-                covariance,
-                seed,
-                preset=preset,
-                keep_in=kept,
-                on_progress=on_progress,
-            )
+        with terminal.progress(title) as on_progress:
+            settled = plan.settle(on_progress)
+        for note in settled.plan.notes[len(plan.notes) :]:
+            terminal.note(note)
+        if settled.neighbors is not None:
+            preparing.show_neighbors(terminal, plan.request.facts, settled.neighbors)
+        with terminal.progress(title) as on_progress:
+            return settled.run(on_progress), settled
     except (KeyboardInterrupt, ProcessLost) as stop:
+        kept = cache_root()
         raise type(stop)(
             f"{stop} {output} was not written. What is finished (second moments, values of facts) is kept under "
-            f"{kept.parent}: the same command goes on from there.".lstrip()
+            f"{kept}: the same command goes on from there.".lstrip()
         ) from None
 
 
@@ -215,63 +216,3 @@ def keep_measured(found: errata.Edit, results: Results, output: Path) -> None:
     about = replace(found, measured={**found.measured, **scores_measured(results)}).about()
     with atomic_file(output / ABOUT) as aside:
         write_json(aside, about)
-
-
-def _report(
-    terminal: Terminal,
-    model: errata.EditableModel,
-    found: errata.Edit,
-    results: Results | None,
-    facts: Path,
-    output: Path,
-    neighbors: dict[str, object] | None,
-) -> None:
-    """Print what was done, and what can be done next."""
-    from errata.cli.changes import changes_of
-
-    origin = found.origin
-    changes = changes_of(found, model)
-    left_out = f", {len(found.dropped)} left out" if found.dropped else ""
-    took = duration(found.measured["seconds"])
-    terminal.show(
-        Text.assemble(
-            (counted(len(found.facts), "fact"), "bold"),
-            f" written by {origin.method} into {model.name}{left_out}, in {took}. The edit is in ",
-            (f"{output}.", "bold"),
-        )
-    )
-    if changes:
-        terminal.show(change_table(changes))
-    else:
-        logger.warning(
-            "No weight is changed: the method found nothing to do. Does the model say the facts already?"
-        )
-    if found.history:
-        terminal.show(repeating.history_table(found.history))
-    if found.dropped:
-        terminal.show(dropped_table(found))
-    if results is not None:
-        for block in score_blocks(results):
-            terminal.show(block)
-    terminal.result(
-        {
-            "edit": str(output),
-            "model": model.name,
-            "method": origin.method,
-            "preset": origin.preset,
-            "settings": dict(origin.settings),
-            "seed": origin.seed,
-            "facts": len(found.facts),
-            "neighbors": neighbors,
-            "dropped": dropped_json(found),
-            "changes": {change.path: change.to_json() for change in changes},
-            "seconds": found.measured["seconds"],
-            "strategy": dict(origin.strategy),
-            "history": [dict(write) for write in found.history],
-            "scores": None if results is None else scores_json(results),
-        }
-    )
-    terminal.note(f"What it is:       errata show {output}")
-    if results is None:
-        terminal.note(f"How well it does: errata evaluate {model.name} --facts {facts} --edit {output}")
-    terminal.note(f"A full model:     errata apply {model.name} {output} --output DIR")

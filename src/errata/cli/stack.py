@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.text import Text
 
 import errata
 from errata.cli import options, preparing
+from errata.cli.edit import run_plan
 from errata.cli.inputs import check_output, load_model, read_contexts, read_edit
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
@@ -85,12 +87,9 @@ def edit(
     """Write FACTS on top of STACK (a new folder makes a new stack). Contradictions with earlier edits are refused."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         load_presets(method)
-        wanted = preparing.Wanted(neighbors, keep_unqualified, preserve)
-        wanted.check(method)
         given, prefixes = parse_assignments(settings or []), read_contexts(contexts)
         read = errata.read_facts(facts)
         from errata.edits import is_stack, new_stack, open_stack
-        from errata.planning import edit_on
 
         known = open_stack(stack) if is_stack(stack) else None
         if known is None:
@@ -98,25 +97,26 @@ def edit(
         else:
             known.check_name(name)
             known.check_facts(read)
+        request = errata.EditRequest(
+            read,
+            method,
+            given,
+            preset=preset,
+            contexts=prefixes,
+            covariance=covariance,
+            neighbors=neighbors,
+            keep_unqualified=keep_unqualified,
+            preserve=preserve,
+            stack=known,
+            hold=hold,
+            keep_in=cache_root() / KEPT,
+            seed=seed,
+        )
         loaded = load_model(terminal, model, dtype, device, device_map)
         base = known or new_stack(stack, loaded)
-        prepared = preparing.prepare(terminal, loaded, read, wanted, method, given, preset, seed)
-        with terminal.progress(f"Editing {loaded.name}") as on_progress:
-            changed = edit_on(
-                base,
-                loaded,
-                prepared.facts,
-                name,
-                method,
-                prepared.settings,
-                prefixes,
-                covariance,
-                seed,
-                preset=preset,
-                keep_in=cache_root() / KEPT,
-                hold=hold,
-                on_progress=on_progress,
-            )
+        base.check_name(name)
+        made, _ = run_plan(terminal, errata.prepare(loaded, replace(request, stack=base)), stack)
+        changed = base.add(name, made, base.names)
         _tell(terminal, changed, f"{name} is edit {len(changed.entries)} of {stack}.")
 
 

@@ -20,12 +20,11 @@ from errata.evaluation import References, evaluate
 from errata.experiments.cells import EMBEDDED, Cell, Request, weight
 from errata.experiments.sources import facts_for, me_ppl_50_texts
 from errata.facts import Fact
-from errata.methods import edit as make_edit
 from errata.models import EditableModel
-from errata.planning import find_neighbors
+from errata.planning import EditRequest, find_neighbors, prepare
 from errata.results import Results, load_results
 from errata.runtime import Progress, atomic_file, cache_root, silent
-from errata.strategies import Strategy, edit_in_steps
+from errata.strategies import Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -264,32 +263,19 @@ def _make(
     on_write: Callable[[int], None] | None,
     on_progress: Progress,
 ) -> Edit:
-    """The edit of a cell, by the calls that a user makes."""
-    row, kept, seed = cell.row, cache_root() / KEPT, cell.request.seed
-    assert row.method is not None
-    if not cell.strategy:
-        return make_edit(
-            model,
-            facts,
-            row.method,
-            row.settings,
-            seed=seed,
-            preset=cell.preset,
-            keep_in=kept,
-            on_progress=on_progress,
-        )
-    return edit_in_steps(
-        model,
+    """The edit of a cell, through the door that everybody uses."""
+    assert cell.row.method is not None
+    strategy = replace(Strategy(), **cast("dict[str, Any]", cell.strategy)) if cell.strategy else None
+    request = EditRequest(
         facts,
-        row.method,
-        row.settings,
-        seed=seed,
+        cell.row.method,
+        cell.row.settings,
         preset=cell.preset,
-        keep_in=kept,
-        on_progress=on_progress,
-        strategy=replace(Strategy(), **cast("dict[str, Any]", cell.strategy)),
-        on_write=on_write,
+        strategy=strategy,
+        keep_in=cache_root() / KEPT,
+        seed=cell.request.seed,
     )
+    return prepare(model, request).run(on_progress, on_write)
 
 
 def _store(results: Results, path: Path) -> None:

@@ -233,4 +233,5 @@ METHOD = Method(
     moments=written_sites,
     sites=lambda settings: (settings,),
     run=alphaedit,
+    earlier_keys="always",
 )

@@ -163,6 +163,13 @@ class Method(Generic[S]):
     """The sites whose values are optimized, in the order in which they are written."""
     contexts: Callable[[EditableModel, int], tuple[str, ...]] = sample_contexts
     """The prefixes where the user gives none, from a seed."""
+    earlier_keys: Literal["never", "on request", "always"] = "never"
+    """Whether the keys of earlier edits enter K K^T when an edit is made on top of them."""
+
+    @property
+    def optimizes_values(self) -> bool:
+        """Whether the method has an Optimization stage, so that it can be iterated and take neighbors."""
+        return issubclass(self.settings, TargetSettings)
 
 
 def wordings_of(sites: Iterable[EditSite]) -> int:

@@ -50,4 +50,5 @@ METHOD = Method(
     moments=written_sites,
     sites=lambda settings: (settings,),
     run=memit,
+    earlier_keys="on request",
 )

@@ -52,4 +52,5 @@ METHOD = Method(
     moments=written_sites,
     sites=lambda settings: (settings,),
     run=pmet,
+    earlier_keys="on request",
 )

@@ -175,4 +175,5 @@ METHOD = Method(
     layers=lambda settings: (*settings.early.layers, *settings.late.layers),
     sites=lambda settings: (settings.early, settings.late),
     run=two_site,
+    earlier_keys="on request",
 )

@@ -1,7 +1,7 @@
 """Where each model family keeps its parts: the only file that names families.
 
-A new family is one row of `ARCHITECTURES` (and one tiny config in `tests/support/families.py`); `docs/add-a-model.md` walks
-through it. Everything else in Errata asks the row.
+A new family is one row of `ARCHITECTURES` and one tiny config in `tests/support/families.py`: `docs/add-a-model.md`.
+Everything else in Errata asks the row.
 """
 
 import difflib

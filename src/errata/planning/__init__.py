@@ -1,18 +1,24 @@
 """One door for every edit: a request is settled and checked, shown as a plan, and run."""
 
 from errata.planning.neighbors import Neighbors, find_neighbors
+from errata.planning.plan import Plan, Settled, edit, prepare
+from errata.planning.request import EditRequest
 from errata.planning.sizes import PROGRAM, Needs, Shape, known_shapes, needs_of, shape_of
-from errata.planning.stacking import edit_on, holding
+from errata.planning.stacking import holding
 
 __all__ = [
     "PROGRAM",
+    "EditRequest",
     "Needs",
     "Neighbors",
+    "Plan",
+    "Settled",
     "Shape",
-    "edit_on",
+    "edit",
     "find_neighbors",
     "holding",
     "known_shapes",
     "needs_of",
+    "prepare",
     "shape_of",
 ]

@@ -10,7 +10,6 @@ the loop ends where the rule `stop` says so, and after `iterations` at the lates
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,12 +20,11 @@ from torch import Tensor
 from errata.edits import Edit, SettingValue
 from errata.errors import Collapsed, NoFactsLeft, SettingsError
 from errata.facts import Fact
-from errata.methods import NOT_FINITE, Changes, Method, Run, prepare
-from errata.models import EditableModel
+from errata.methods import NOT_FINITE, Changes, Method, Run
 from errata.runtime import Progress, silent
 from errata.strategies.guard import Guard, Watch
 from errata.strategies.writing import Writer, norms, root_of_squares
-from errata.values import Outcome, TargetSettings, measure_targets
+from errata.values import Outcome, measure_targets
 
 logger = logging.getLogger(__name__)
 
@@ -85,44 +83,15 @@ class Strategy:
         return values
 
 
-def edit_in_steps(
-    model: EditableModel,
-    facts: Sequence[Fact],
-    method: str = "pmet",
-    settings: Mapping[str, object] | None = None,
-    contexts: Sequence[str] | None = None,
-    covariance: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    *,
-    strategy: Strategy,
-    preset: str | None = None,
-    keep_in: str | os.PathLike[str] | None = None,
-    on_progress: Progress = silent,
-    on_write: OnWrite | None = None,
-) -> Edit:
-    """`errata.edit` with a strategy: one edit that does what all of its writes did, and the record of each.
-
-    The other arguments, and errors, are those of `errata.edit`. The model itself is left as it was.
+def run_steps(run: Run, facts: Sequence[Fact], strategy: Strategy, on_write: OnWrite | None = None) -> Edit:
+    """One edit that does what all writes of a strategy did, with the record of each; the model is left as it was.
 
     Raises:
-        SettingsError: the method has no values to be optimised again.
         Collapsed: the very first write broke a bound of the guard, or made a weight infinite or not a number; nothing
             is left to keep.
+        NoFactsLeft: no fact could be written.
     """
-    run = prepare(
-        model,
-        facts,
-        method,
-        settings,
-        contexts,
-        covariance,
-        seed,
-        preset=preset,
-        keep_in=keep_in,
-        on_progress=on_progress,
-    )
-    check_strategy(run.method, strategy)
-    steps = _Steps(run, strategy, Writer(model), on_write)
+    steps = _Steps(run, strategy, Writer(run.model), on_write)
     with steps.writer.put_back():
         failed = steps.write_all(facts)
     changes = Changes(steps.writer.total(), failed)
@@ -134,11 +103,11 @@ def check_strategy(method: Method[object], strategy: Strategy) -> None:
     """Raise where the method cannot be repeated as asked.
 
     Raises:
-        SettingsError: iterations of a method that optimises no values.
+        SettingsError: iterations of a method that optimizes no values.
     """
-    if strategy.iterations > 1 and not issubclass(method.settings, TargetSettings):
+    if strategy.iterations > 1 and not method.optimizes_values:
         raise SettingsError(
-            f"{method.name} optimises no values, so there is nothing to iterate. Iterations work with the "
+            f"{method.name} optimizes no values, so there is nothing to iterate. Iterations work with the "
             "locate-then-edit methods: pmet, memit, rome, alphaedit, two_site."
         )
 

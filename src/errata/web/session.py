@@ -20,7 +20,7 @@ from torch import nn
 from errata.edits import Entry, Stack, new_stack
 from errata.facts import Fact
 from errata.models import EditableModel
-from errata.planning import edit_on
+from errata.planning import EditRequest, prepare
 from errata.runtime import cache_root
 from errata.web.asking import Said, answers, ask
 from errata.web.downloads import Files, write_files
@@ -162,18 +162,17 @@ class Session:
         def work(job: Job) -> None:
             with self._stoppable(job):
                 facts = self._completed(drafts)
-                stack = edit_on(
-                    space.stack,
-                    self.model,
+                request = EditRequest(
                     facts,
-                    name,
                     chosen.method,
                     chosen.settings,
                     covariance=self.covariance,
-                    seed=self.seed,
+                    stack=space.stack,
                     keep_in=cache_root() / KEPT,
-                    on_progress=job,
+                    seed=self.seed,
                 )
+                made = prepare(self.model, request).run(job)
+                stack = space.stack.add(name, made, space.stack.names)
                 try:
                     measured, files = self._measure(space, stack, job)
                     compared = self._again(space, stack)

@@ -1,0 +1,99 @@
+"""The rows beside the facts: neighbors, other wordings, and other statements about a subject that are to stay.
+
+What a request or its settings ask for and the facts do not bring is found here, from the templates of the facts
+themselves; which neighbors the model knows is asked in `neighbors.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from errata.errors import FactError, SettingsError
+from errata.facts import Fact, with_edit_prompts, with_preserve_prompts
+from errata.planning.request import EditRequest
+from errata.solve import KeptKeySettings
+from errata.values import TargetSettings
+
+PAPERS_WEIGHT = 1.0
+"""Of neighbors in the loss (Baghel et al., 2025, eq. 7)."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Facts with everything that is read beside them."""
+
+    facts: tuple[Fact, ...]
+    notes: tuple[str, ...] = ()
+    """What only some of the facts have, one sentence each."""
+
+
+def option_settings(request: EditRequest, published: Mapping[str, object]) -> dict[str, object]:
+    """The settings that the words `neighbors` and `preserve` stand for; a weight of neighbors that is set stays.
+
+    Raises:
+        SettingsError: another value is set.
+    """
+    values: dict[str, object] = {}
+    if request.neighbors == "none":
+        values["neighbor_weight"] = 0
+    if request.preserve is not None:
+        values["preserve"] = request.preserve
+    for name, value in values.items():
+        if name in request.settings and request.settings[name] != value:
+            raise SettingsError(
+                f"--set {name}={request.settings[name]} contradicts the option that sets it to {value}."
+            )
+    weighted = "neighbor_weight" in request.settings or published.get("neighbor_weight")
+    if request.neighbors in ("file", "auto") and not weighted:
+        values["neighbor_weight"] = PAPERS_WEIGHT
+    return values
+
+
+def facts_beside(
+    request: EditRequest, values: Any, over: Mapping[str, object], facts: Sequence[Fact]
+) -> Beside:
+    """The facts with other wordings and statements to preserve, as the settings ask; templates are the request's.
+
+    Raises:
+        FactError: somebody asked for neighbors or statements to preserve, and no fact has any.
+    """
+    notes: list[str] = []
+    prepared = list(facts)
+    if not isinstance(values, TargetSettings):
+        return Beside(tuple(prepared))
+    if request.neighbors != "auto" and values.neighbor_weight > 0 and "neighbor_weight" in over:
+        notes += _count_neighbors(prepared)
+    if isinstance(values, KeptKeySettings) and values.wordings:
+        prepared = with_edit_prompts(prepared, values.wordings, request.seed, request.facts)
+    keeps = isinstance(values, KeptKeySettings) and values.keeps_subjects
+    if values.preserves or keeps:
+        prepared = with_preserve_prompts(prepared, values.preserve_rows, request.seed, request.facts)
+        notes += _count_preserved(prepared, needed="preserve" in over or "preserve_keys" in over)
+    return Beside(tuple(prepared), tuple(notes))
+
+
+def _count_neighbors(facts: Sequence[Fact]) -> list[str]:
+    count = sum(bool(fact.neighbors) for fact in facts)
+    if count == 0:
+        raise FactError(
+            "No fact of the file has neighbors. Write some (docs/facts.md), or let Errata find them with "
+            "--neighbors auto."
+        )
+    return [f"{count} of {_counted(facts)} have neighbors."] if count < len(facts) else []
+
+
+def _count_preserved(facts: Sequence[Fact], needed: bool) -> list[str]:
+    """How many facts have other statements to preserve; `needed`: somebody asked for them, not only a preset."""
+    count = sum(bool(fact.preserve_prompts) for fact in facts)
+    if count == 0 and needed:
+        raise FactError(
+            "There is nothing to preserve: no fact has preserve_prompts, and the file has no templates of other "
+            "relations. Write some (docs/facts.md), or leave --preserve out."
+        )
+    if count < len(facts):
+        return [f"{count} of {_counted(facts)} have other statements that are preserved."]
+    return []
+
+
+def _counted(facts: Sequence[Fact]) -> str:
+    return f"{len(facts)} fact{'s' * (len(facts) != 1)}"

@@ -1,0 +1,262 @@
+"""The one door: a request is settled and checked by `prepare`, shown as a `Plan`, and run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Unpack
+
+from errata.edits import Edit
+from errata.errors import FactError
+from errata.facts import Fact
+from errata.methods import Method, Run, method_named, settings_for
+from errata.models import EditableModel, Site
+from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure
+from errata.passes import check_contexts, encode_rows, kl_rows, rewrite_rows
+from errata.planning.beside import facts_beside, option_settings
+from errata.planning.neighbors import Neighbors, find_neighbors
+from errata.planning.request import EditRequest, Words
+from errata.planning.stacking import holding
+from errata.runtime import Progress, processes, silent
+from errata.settings import Preset, load_presets
+from errata.solve import KeptKeySettings
+from errata.strategies import run_steps
+
+AT_ONCE = 256
+"""Facts whose texts are checked together."""
+
+
+def edit(
+    model: EditableModel,
+    facts: Sequence[Fact],
+    method: str = "pmet",
+    settings: Mapping[str, object] | None = None,
+    *,
+    on_progress: Progress = silent,
+    **words: Unpack[Words],
+) -> Edit:
+    """Find the change of weights that makes the model say the facts; the model itself is left as it was.
+
+    The same words as on the command line give the same edit: `settings` go over the preset, and every other field of
+    `EditRequest` may be given by its name (`preset=`, `strategy=`, `contexts=`, `covariance=`, `neighbors=`,
+    `preserve=`, `stack=`, `keep_in=`, `seed=` ...).
+
+    Raises:
+        UnknownSetting, SettingsError, LayerOutOfRange: a method, preset or setting that cannot be used.
+        FactError: no facts, conflicting targets, nothing to preserve or no neighbors where they were asked for, or a
+            prompt that does not fit the model.
+        UnsupportedArchitecture: the method assumes what this family does not do.
+        CovarianceError: the second moments are missing, damaged, or another model's.
+        NoFactsLeft: the loss of every fact was not a number.
+        Collapsed: the first write of a strategy broke a bound of its guard.
+        WrongModel: the model is not the stack's.
+    """
+    request = EditRequest(facts, method, settings or {}, **words)
+    return prepare(model, request).run(on_progress)
+
+
+def prepare(model: EditableModel, request: EditRequest) -> "Plan":
+    """Settle and check everything about a request that can be known without running the model.
+
+    Raises:
+        As `edit` does for its settings, facts, contexts, covariance folder and stack.
+    """
+    method = method_named(request.method)
+    _check_facts(request)
+    published = load_presets(request.method).for_model(model.name, model.layers, request.preset).values
+    over = {**request.settings, **option_settings(request, published)}
+    settings, preset = settings_for(model, request.method, over, request.preset)
+    for layer in settings.layers:
+        model.check_layer(layer)
+    method.check(model, settings)
+    plan = Plan(
+        model=model,
+        request=request,
+        method=method,
+        settings=settings,
+        preset=preset,
+        overrides=over,
+        facts=tuple(request.facts),
+        contexts=None if request.contexts is None else check_contexts(request.contexts),
+    )
+    return plan if request.neighbors == "auto" else plan.with_rows_beside(plan.facts)
+
+
+def _check_facts(request: EditRequest) -> None:
+    """Raise where an edit would have nothing to write, or two different things at one place."""
+    if not request.facts:
+        raise FactError("There are no facts to write. Give at least one.")
+    seen: dict[tuple[str, str], Fact] = {}
+    for fact in request.facts:
+        before = seen.setdefault((fact.prompt, fact.subject), fact)
+        if before.target_new != fact.target_new:
+            raise FactError(
+                f"Two facts contradict each other: {fact.prompt!r} about {fact.subject!r} shall be both "
+                f"{before.target_new!r} and {fact.target_new!r}. Keep one (`errata facts check FILE` finds them all)."
+            )
+    if request.stack is not None:
+        request.stack.check_facts(request.facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """An edit that is settled and checked, and not begun: nothing of the model has been run."""
+
+    model: EditableModel
+    request: EditRequest
+    method: Method[Any]
+    settings: Any
+    preset: Preset
+    overrides: Mapping[str, object]
+    """The settings over the preset: the request's own, and those that its options stand for."""
+    facts: tuple[Fact, ...]
+    """With the rows beside them, once they are known."""
+    contexts: tuple[str, ...] | None
+    """None: sampled from the model when the plan runs."""
+    notes: tuple[str, ...] = ()
+    """What should be known before it runs, one sentence each."""
+
+    def __post_init__(self) -> None:
+        """Refuse a stack of another model, and a covariance folder that cannot be used."""
+        if self.request.stack is not None:
+            self.request.stack.check_model(self.model)
+        if self.request.covariance is not None:
+            self._check_moments(Path(self.request.covariance))
+
+    @property
+    def moment_sites(self) -> list[Site]:
+        """The weights whose second moments are needed."""
+        return list(self.method.moments(self.model, self.settings))
+
+    @property
+    def recipe(self) -> CovarianceRecipe:
+        """What second moments are measured on where no folder is given."""
+        return default_recipe(self.model)
+
+    def with_rows_beside(self, facts: Sequence[Fact]) -> "Plan":
+        """The plan for these facts, with other wordings and statements to preserve as the settings ask.
+
+        Raises:
+            FactError: somebody asked for such rows, and no fact has any.
+        """
+        beside = facts_beside(self.request, self.settings, self.overrides, facts)
+        return replace(self, facts=beside.facts, notes=(*self.notes, *beside.notes))
+
+    def settle(self, on_progress: Progress = silent) -> "Settled":
+        """Compute what a run begins with: neighbors the model knows, contexts, second moments.
+
+        Raises:
+            FactError: no fact qualifies for neighbor-assisted editing, or a prompt does not fit the model.
+            CovarianceError: second moments cannot be measured, or are damaged or another model's.
+        """
+        plan, neighbors = self._with_neighbors(on_progress)
+        contexts = plan.contexts or plan.method.contexts(plan.model, plan.request.seed)
+        contexts = tuple(processes.agreed(contexts))
+        plan._check_rows(contexts)
+        moments = plan._measured_moments(on_progress)
+        run = Run(
+            model=plan.model,
+            method=plan.method,
+            settings=plan.settings,
+            preset=plan.preset,
+            contexts=contexts,
+            moments=moments,
+            covariance=str(plan.request.covariance or moments.name) if moments else "",
+            seed=plan.request.seed,
+            keep_in=Path(plan.request.keep_in) if plan.request.keep_in else None,
+            on_progress=on_progress,
+        )
+        return Settled(plan, run, neighbors)
+
+    def run(self, on_progress: Progress = silent, on_write: Callable[[int], None] | None = None) -> Edit:
+        """Make the edit: one write, or all writes of the strategy. `on_write` is called after each of the latter.
+
+        Raises:
+            As `edit`.
+        """
+        return self.settle(on_progress).run(on_progress, on_write)
+
+    def _with_neighbors(self, on_progress: Progress) -> "tuple[Plan, Neighbors | None]":
+        if self.request.neighbors != "auto":
+            return self, None
+        neighbors = find_neighbors(
+            self.model,
+            self.facts,
+            self.request.seed,
+            self.settings.neighbor_count,
+            self.request.keep_unqualified,
+            on_progress,
+        )
+        if not neighbors.qualified:
+            raise FactError(
+                "No fact qualifies for neighbor-assisted editing: of the first one, "
+                f"{neighbors.reasons[0]}. Give the facts more neighborhood_prompts with a target_true (docs/facts.md), "
+                "or leave --neighbors out."
+            )
+        return self.with_rows_beside(neighbors.facts), neighbors
+
+    def _check_rows(self, contexts: Sequence[str]) -> None:
+        """Raise now where a text does not fit the model.
+
+        Raises:
+            FactError: naming the fact.
+        """
+        for start in range(0, len(self.facts), AT_ONCE):
+            some = self.facts[start : start + AT_ONCE]
+            encode_rows(self.model, [*rewrite_rows(some, contexts), *kl_rows(some)])
+        if isinstance(self.settings, KeptKeySettings):
+            encode_rows(self.model, self.settings.rows_beside(self.facts))
+
+    def _measured_moments(self, on_progress: Progress) -> Path | None:
+        """The folder of second moments, every one of them checked before hours are spent on values."""
+        if not self.moment_sites:
+            return None
+        if self.request.covariance is not None:
+            return Path(self.request.covariance)
+        folder = ensure(self.model, self.moment_sites, self.recipe, on_progress)
+        self._check_moments(folder)
+        return folder
+
+    def _check_moments(self, folder: Path) -> None:
+        factors = Factors(folder, self.model)
+        for site in self.moment_sites:
+            factors.check(site)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A plan with everything computed that its writes begin with."""
+
+    plan: Plan
+    stages: Run
+    neighbors: Neighbors | None
+    """What the model answered about neighbors, where it was asked."""
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What is written: facts that did not qualify are not among it."""
+        return self.plan.facts
+
+    def run(self, on_progress: Progress = silent, on_write: Callable[[int], None] | None = None) -> Edit:
+        """Make the edit; the model is left as it was."""
+        request, stages = self.plan.request, replace(self.stages, on_progress=on_progress)
+        stack = request.stack
+        if stack is None:
+            return self._write(stages, on_write)
+        if request.hold and stack.entries and self.plan.method.earlier_keys == "on request":
+            stages = holding(stages)
+        with self._on_stack():
+            made = self._write(stages, on_write)
+        return replace(made, origin=replace(made.origin, fingerprint=stack.fingerprint))
+
+    def _write(self, stages: Run, on_write: Callable[[int], None] | None) -> Edit:
+        strategy = self.plan.request.strategy
+        if strategy is None:
+            return stages.as_edit(self.facts, stages.changes(self.facts))
+        return run_steps(stages, self.facts, strategy, on_write)
+
+    def _on_stack(self) -> AbstractContextManager[object]:
+        stack = self.plan.request.stack
+        return nullcontext() if stack is None else stack.applied(self.plan.model)

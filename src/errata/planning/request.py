@@ -1,0 +1,92 @@
+"""What somebody wants edited, in the words that the command line, Python and the web UI share."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
+
+from errata.edits import Stack
+from errata.errors import SettingsError
+from errata.facts import Fact
+from errata.methods import Method, method_named
+from errata.strategies import Strategy, check_strategy
+
+NeighborsFrom = Literal["file", "auto", "none"]
+Preserve = Literal["subject", "none"]
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One edit: the facts, the method, and everything that makes the edit good.
+
+    Raises:
+        SettingsError, UnknownSetting: words that contradict each other, or that the method cannot follow.
+    """
+
+    facts: Sequence[Fact]
+    method: str = "pmet"
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    """Over the preset's."""
+    preset: str | None = None
+    """By name or as the path of a TOML file; default: the one for the model, or the rule."""
+    strategy: Strategy | None = None
+    """Iterations, batches and guard; None writes all facts once."""
+    contexts: Sequence[str] | None = None
+    """Prefix texts, the empty one first; default: sampled from the model with `seed`."""
+    covariance: str | os.PathLike[str] | None = None
+    """A folder of second moments; default: measured once and kept in the user's cache."""
+    neighbors: NeighborsFrom | None = None
+    """Keep neighboring facts unchanged: those of the facts, or those the model turns out to know ("auto")."""
+    keep_unqualified: bool = False
+    """With "auto": edit facts without neighbors too instead of leaving them out."""
+    preserve: Preserve | None = None
+    """Leave other statements about the subjects as they are."""
+    stack: Stack | None = None
+    """Make the edit on top of these: they are in the weights while it is made."""
+    hold: bool = True
+    """With a stack: let the keys of its facts enter K K^T, so that they hold."""
+    keep_in: str | os.PathLike[str] | None = None
+    """Where finished values are kept, so that a run that was killed resumes."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no method, or not this one, can do."""
+        row = method_named(self.method)
+        if self.keep_unqualified and self.neighbors != "auto":
+            raise SettingsError("Keeping unqualified facts (--keep-unqualified) requires --neighbors auto.")
+        self._check_values_needed(row)
+        if self.strategy is not None:
+            check_strategy(row, self.strategy)
+        if not self.hold and row.earlier_keys == "always":
+            raise SettingsError(
+                f"{row.name} always knows the keys of earlier edits; they cannot be left out (--no-hold)."
+            )
+
+    def _check_values_needed(self, row: Method[object]) -> None:
+        """Raise where an option needs values and the method optimizes none.
+
+        Raises:
+            SettingsError: naming the option.
+        """
+        for option, value in (("--neighbors", self.neighbors), ("--preserve", self.preserve)):
+            if value is not None and not row.optimizes_values:
+                raise SettingsError(
+                    f"{option} is for methods that optimize values, and {row.name} does not. Leave it out, or use "
+                    "another method (`errata methods` lists them)."
+                )
+
+
+class Words(TypedDict, total=False):
+    """The keywords of `errata.edit`: the fields of `EditRequest` after its settings."""
+
+    preset: str | None
+    strategy: Strategy | None
+    contexts: Sequence[str] | None
+    covariance: str | os.PathLike[str] | None
+    neighbors: NeighborsFrom | None
+    keep_unqualified: bool
+    preserve: Preserve | None
+    stack: Stack | None
+    hold: bool
+    keep_in: str | os.PathLike[str] | None
+    seed: int

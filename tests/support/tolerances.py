@@ -1,0 +1,57 @@
+"""How far apart two correct programs may be: the rule behind every numeric tolerance of the tests.
+
+Two programs that sum the same numbers in another order, with another number of threads or other instructions of the
+processor, agree up to rounding. A chain of `terms` rounded operations has a relative error of about sqrt(terms) * u,
+with the unit roundoff u = eps / 2 of the dtype; it stays below LAMBDA * sqrt(terms) * u with a probability of
+1 - 2 exp(-LAMBDA^2 / 2), which is 1 - 3e-14 here (Higham & Mary 2019, "A New Approach to Probabilistic Rounding Error
+Analysis", theorem 2.4). What follows a chain may amplify its error: the solution of a linear system by the condition
+number of its matrix, a deep model by its layer norms. So
+
+    tolerance = LAMBDA * (eps / 2) * sqrt(terms) * condition * scale
+
+is the largest difference, in absolute numbers, between an array and the same array by another program; `scale` is its
+largest element. What is bitwise the same (saved and loaded, applied and reverted, killed and resumed) is compared with
+`torch.equal`; numbers that other people published are compared to the digits that they published.
+
+A test that needs more than this rule gives for honest `terms` and `condition` has found a mistake.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+LAMBDA = 8.0
+FORWARD = 2048
+"""The rounded operations behind one activation of a tiny model: 4 blocks, each with sums over 32, 48, 96 and 128
+inputs, softmax and norms."""
+DEPTH = 32.0
+"""How much the layers of a tiny random model amplify a rounding error on the way to its last block."""
+TRAINING = 64.0
+"""How much a few steps of Adam amplify a difference of the gradients: each step is divided by the gradient's size."""
+
+
+def tolerance(dtype: torch.dtype, terms: float, condition: float = 1.0, scale: float = 1.0) -> float:
+    """The largest difference that rounding leaves; see the top of this file."""
+    return LAMBDA * torch.finfo(dtype).eps / 2 * math.sqrt(terms) * condition * scale
+
+
+def assert_agree(
+    mine: Tensor,
+    theirs: Tensor,
+    terms: float,
+    condition: float = 1.0,
+    dtype: torch.dtype | None = None,
+    scale: float | None = None,
+) -> None:
+    """Raise unless two arrays are of one shape and agree up to rounding in `dtype`, of theirs if not given."""
+    assert mine.shape == theirs.shape, f"{tuple(mine.shape)} instead of {tuple(theirs.shape)}"
+    if not theirs.numel():
+        return
+    wide, other = mine.double(), theirs.double()
+    assert bool(wide.isfinite().all())
+    assert bool(other.isfinite().all())
+    size = float(other.abs().max()) if scale is None else scale
+    allowed = tolerance(dtype or theirs.dtype, terms, condition, size)
+    apart = float((wide - other).abs().max())
+    assert apart <= allowed, f"{apart:.3g} apart of {size:.3g}, allowed are {allowed:.3g}"

@@ -75,7 +75,7 @@ def test_quiet_leaves_stderr_empty(world: World, tmp_path: Path) -> None:
 def test_the_edit_is_the_one_of_the_python_api(world: World, tmp_path: Path) -> None:
     run(*edit(world, tmp_path / "edit", "--method", "memit", "--seed", "1"))
     model = errata.load(world.model)
-    settings: dict[str, object] = {"layers": "1-2", "steps": 4, "covariance_weight": 20}
+    settings: dict[str, object] = {"layers": "1-2", "values.steps": 4, "solve.covariance_weight": 20}
     made = errata.edit(
         model, errata.read_facts(world.facts), "memit", settings, covariance=world.moments, seed=1
     )

@@ -152,7 +152,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> Non
     [
         ("memit", {}, 1, "subject_last"),
         ("pmet", {}, 1, "subject_last"),
-        ("two_site", {"late_layers": [3], "late_covariance_weight": 1.0}, 3, "prompt_last"),
+        ("two_site", {"late.layers": [3], "late.solve.covariance_weight": 1.0}, 3, "prompt_last"),
     ],
 )
 def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
@@ -165,7 +165,7 @@ def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
 ) -> None:
     """What an edit changes at the earlier facts' keys is less when it knows them."""
     model = tiny_model("gpt2")
-    given, folder = {**SETTINGS, "covariance_weight": 1.0, **more}, moments(model)
+    given, folder = {**SETTINGS, "solve.covariance_weight": 1.0, **more}, moments(model)
     before = weights_of(model)
 
     def stacked(name: str, hold: bool) -> Stack:
@@ -201,7 +201,7 @@ def test_a_contradiction_is_found_before_anything_is_computed(tmp_path: Path) ->
 def test_alphaedit_always_holds(moments: Moments, tmp_path: Path) -> None:
     model = tiny_model("gpt2")
     stack = new_stack(tmp_path / "stack", model)
-    given = {**SETTINGS, "null_threshold": 0.1, "ridge": 1.0}
+    given = {**SETTINGS, "solve.threshold": 0.1, "solve.ridge": 1.0}
     del given["covariance_weight"]
     with pytest.raises(SettingsError, match="always knows"):
         edit(model, FACTS[:1], "alphaedit", given, contexts=CONTEXTS, stack=stack, hold=False)

@@ -19,7 +19,8 @@ from errata.methods.two_site import TwoSiteSettings
 from errata.moments.collection import collect
 from errata.passes.prompts import Row, encode_rows
 from errata.settings.layer_rules import LAYER_RULES
-from errata.settings.schema import build, load_presets
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build
 from errata.solve.keys import KeyPrompts, KeyStreams
 from errata.solve.spread import Write, least_squares, spread
 from errata.values.descent import place_path
@@ -39,7 +40,7 @@ KEPT = (
     replace(FACTS[2], preserve_prompts=("{} plays the", "{} is a lawyer from")),
 )
 """Facts with other wordings and things to preserve: two, one, none."""
-SITES: dict[str, object] = {**CASES["two_site"].settings, "layers": [1, 2], "late_layers": [3]}
+SITES: dict[str, object] = {**CASES["two_site"].settings, "layers": [1, 2], "late.layers": [3]}
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +94,10 @@ def test_the_plain_version_of_the_spread_agrees(family: str, share: str) -> None
     model, layers = tiny_model(family, "float64"), (1, 2)
     facts = KEPT if share == "few" else KEPT * 6
     values: dict[str, object] = {
-        "key_templates": 2,
-        "preserve_keys": "both",
-        "preserve_key_weight": 3.0,
-        "preserve_key_rows": 1,
+        "keys.templates": 2,
+        "keys.preserve": "both",
+        "keys.preserve_weight": 3.0,
+        "keys.preserve_rows": 1,
     }
     settings = settings_of(**values)
     with double_throughout(model):
@@ -159,14 +160,14 @@ def test_every_method_can_look_up_the_prompt_and_preserve_keys(method: str, mome
     """What is preserved with all weight puts out what it did, and the fact's own key does not."""
     model = tiny_model("gpt2", "float64")
     site, (fact, *_) = model.site("ffn", 2), KEPT
-    given = {**CASES[method].given(model), "layers": [2], "lookup": "prompt_last", "preserve_keys": "both"}
+    given = {**CASES[method].given(model), "layers": [2], "lookup": "prompt_last", "keys.preserve": "both"}
     if method == "alphaedit":
         given["null_threshold"] = 1e3
     kept = KeyPrompts.of(model, settings_of(preserve_keys="both").kept([fact]), ("",), "prompt_last")
     own = KeyPrompts.of(model, [fact], ("",), "prompt_last")
 
     def moved(weight: float) -> tuple[float, float]:
-        settings = {**given, "preserve_key_weight": weight}
+        settings = {**given, "keys.preserve_weight": weight}
         (delta,) = errata.edit(
             model, [fact], method, settings, contexts=CONTEXTS, covariance=moments
         ).deltas.values()
@@ -195,7 +196,7 @@ def test_it_is_memit_and_then_one_more_at_the_prompts_last_token(
     moments: Path, method: str, places: list[str]
 ) -> None:
     model = tiny_model("gpt2", "float64")
-    sites = {**SITES, "late_optimise": places}
+    sites = {**SITES, "late.values.optimize": places}
     early, late = halves(late_optimise=places)
     assert (early["lookup"], late["lookup"]) == ("subject_last", "prompt_last")
     first = errata.edit(model, KEPT, "memit", early, contexts=CONTEXTS, covariance=moments)
@@ -208,7 +209,7 @@ def test_it_is_memit_and_then_one_more_at_the_prompts_last_token(
 def test_both_sites_preserve_what_the_unedited_model_says(moments: Path) -> None:
     """The late site starts from edited weights: its PRESERVE term is above zero before its first step."""
     model = tiny_model("gpt2", "float64")
-    settings, _ = settings_for(model, "two_site", {**SITES, "late_preserve": "subject"})
+    settings, _ = settings_for(model, "two_site", {**SITES, "late.values.preserve": "subject"})
     traces = []
     write = two_site.late_write
 

@@ -146,7 +146,7 @@ def test_sums_over_chunks_give_the_update_that_rows_give(
     """21 facts are more than half of 32: dense. A plain function as the solver gets the rows."""
     model = tiny_model(family, "float64")
     prompts = KeyPrompts.of(model, many_facts(), CONTEXTS)
-    layers, settings = (1, 2), settings_of(covariance_weight=5.0)
+    settings = settings_of(covariance_weight=5.0)
     writes = [Write("ffn", model.site("ffn", 2).path, values_of(model, prompts.facts))]
     by_sums = LeastSquares(moment_of, 5.0, 0.1)
 
@@ -155,9 +155,9 @@ def test_sums_over_chunks_give_the_update_that_rows_give(
         return by_sums(residual, keys, site)
 
     with double_throughout(model):
-        rows = spread(model, layers, writes, prompts, by_rows, settings)
+        rows = spread(model, settings, writes, prompts, by_rows)
         monkeypatch.setattr(keys_module, "ELEMENTS", 4 * model.site("ffn", 0).d_in)
-        sums = spread(model, layers, writes, prompts, by_sums, settings)
+        sums = spread(model, settings, writes, prompts, by_sums)
     for path, delta in rows.items():
         wanted = delta.matrix
         torch.testing.assert_close(sums[path].matrix, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
@@ -258,9 +258,9 @@ def test_the_factor_gives_the_update_of_a_whole_spread(tmp_path: Path) -> None:
         return read_moment(tmp_path, model, site)
 
     settings = settings_of()
-    one = spread(model, (1, 2), writes, prompts, LeastSquares(moment, 5.0, 0.1), settings)
+    one = spread(model, settings, writes, prompts, LeastSquares(moment, 5.0, 0.1))
     lower = Factors(tmp_path, model).lower
-    other = spread(model, (1, 2), writes, prompts, LeastSquares(moment, 5.0, 0.1, lower), settings)
+    other = spread(model, settings, writes, prompts, LeastSquares(moment, 5.0, 0.1, lower))
     for path, delta in one.items():
         torch.testing.assert_close(
             other[path].matrix, delta.matrix, rtol=0, atol=1e-9 * float(delta.matrix.abs().max())

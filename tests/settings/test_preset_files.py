@@ -6,7 +6,7 @@ import pytest
 
 from cli_world import failed, run, the_world
 from errata.errors import SettingsError, UnknownSetting
-from errata.settings.schema import load_presets
+from errata.settings.method_presets import load_presets
 
 TEXT = 'source = "traced"\nlayers = "3-5"\n\n[rome]\nlayers = "4"\nsteps = 7\n'
 

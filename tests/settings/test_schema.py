@@ -17,7 +17,8 @@ from errata.settings.layer_rules import (
     layer_by_rule,
     layers_by_rule,
 )
-from errata.settings.schema import PRESETS, Presets, build, load_presets, parse_assignments
+from errata.settings.method_presets import PRESETS, Presets, load_presets
+from errata.settings.schema import build, parse_assignments
 
 METHODS = sorted(path.stem for path in PRESETS.glob("*.toml"))
 
@@ -258,7 +259,7 @@ def own_presets(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Presets:
         steps = 9
     """
     (folder / "mine.toml").write_text(text)
-    monkeypatch.setattr("errata.settings.schema.PRESETS", folder)
+    monkeypatch.setattr("errata.settings.method_presets.PRESETS", folder)
     return load_presets("mine")
 
 

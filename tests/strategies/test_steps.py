@@ -39,7 +39,7 @@ from plain import plain_row, run
 from poison import own_token, poisoned
 
 GUARD = Guard(texts=SENTENCES)
-WIDE = {**SETTINGS, "covariance_weight": 0.5, "clamp": 3.0, "learning_rate": 0.5}
+WIDE = {**SETTINGS, "solve.covariance_weight": 0.5, "values.clamp": 3.0, "values.learning_rate": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def settings_of(method: str) -> dict[str, object]:
         return {**{name: value for name, value in WIDE.items() if name != "covariance_weight"}, "layers": [1]}
     if method == "alphaedit":
         kept = {name: value for name, value in WIDE.items() if name != "covariance_weight"}
-        return {**kept, "null_threshold": 1e3, "ridge": 1e-3}
+        return {**kept, "solve.threshold": 1e3, "solve.ridge": 1e-3}
     if method == "two_site":
-        return {**WIDE, "layers": [1], **LATE, "late_layers": [2], "late_covariance_weight": 0.5}
+        return {**WIDE, "layers": [1], **LATE, "late.layers": [2], "late.solve.covariance_weight": 0.5}
     return WIDE
 
 

@@ -29,7 +29,7 @@ from errata.web.strength import STRENGTHS, Choice, choice
 from families import FACTS, tiny_model
 from tiny import fresh_model
 
-QUICK = Choice("pmet", "normal", {"layers": LAYERS, "steps": 4, "covariance_weight": 20}, "")
+QUICK = Choice("pmet", "normal", {"layers": LAYERS, "values.steps": 4, "solve.covariance_weight": 20}, "")
 PATIENCE = 300.0
 """Seconds: a busy machine is no failure."""
 SHORT = "<i>{{7}}${7}`"
@@ -244,7 +244,7 @@ def test_any_edit_can_be_taken_back(session: Session) -> None:
 def test_a_cancelled_edit_leaves_nothing_but_its_facts(session: Session) -> None:
     before, space = session.model.measure_fingerprint(), session.workspace(None)
     session.add(space, [Draft(FACTS[0])])
-    endless = Choice("pmet", "normal", {**QUICK.settings, "steps": 1_000_000}, "")
+    endless = Choice("pmet", "normal", {**QUICK.settings, "values.steps": 1_000_000}, "")
     job = session.edit(space, space.drafts, endless)
     assert job.wait(0.5).state == "running"
     with pytest.raises(FormError, match="running already"):

@@ -11,7 +11,6 @@ Proof: with A = K_p K_p^T + K K^T, U^T (A P + c I) = (U^T A U + c I) U^T = M U^T
 multiplied by R K^T U from the left, this is the formula, as K^T P = K^T U U^T.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -19,14 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta, edits_in
+from errata.edits import Delta
 from errata.errors import SettingsError
-from errata.facts import Fact
 from errata.methods.base import (
     LAYERS,
     LOOKUP,
     Changes,
-    EditSite,
     Method,
     Task,
     check_block_value,
@@ -37,7 +34,7 @@ from errata.methods.base import (
 from errata.models import EditableModel, Site
 from errata.passes import Lookup
 from errata.settings import about
-from errata.solve import KeyPrompts, KeySettings, KeyStreams, SpreadSettings
+from errata.solve import KeySettings, SpreadSettings, earlier_key_sum
 from errata.values import ValueSettings, optimize_targets
 
 
@@ -48,7 +45,9 @@ class NullSpaceSettings:
     threshold: float = field(
         metadata=about("Directions are written whose eigenvalue in the second moments is below this.")
     )
-    ridge: float = field(metadata=about("Weight of the size of the update: the larger, the gentler the write."))
+    ridge: float = field(
+        metadata=about("Weight of the size of the update: the larger, the gentler the write.")
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
@@ -141,7 +140,8 @@ class _Solver:
         return Delta(None, None, dense.to(precise).contiguous())
 
     def _earlier(self, site: Site) -> Float[Tensor, "d_in d_in"]:
-        return earlier_key_sum(self.task.model, site, self.settings, self.task.earlier)
+        own = self.settings
+        return earlier_key_sum(self.task.model, site, own.lookup, own.keys, self.task.earlier)
 
 
 def null_space_solve(
@@ -189,45 +189,13 @@ def check_null_space(covariance: Float[Tensor, "d_in d_in"], threshold: float, s
     )
 
 
-def earlier_key_sum(
-    model: EditableModel,
-    site: Site,
-    settings: EditSite,
-    earlier: Mapping[str, Float[Tensor, "d_in d_in"]],
-) -> Float[Tensor, "d_in d_in"]:
-    """K_p K_p^T in float64: what `earlier` has for the site, and the keys of the facts of every edit in the model.
-
-    The latter are measured with the weights as they stand now, behind the contexts that each edit was made with, and
-    otherwise as the settings of the present one say.
-    """
-    total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
-    if site.path in earlier:
-        total += earlier[site.path].to(total)
-    for edit in edits_in(model):
-        if edit.facts:
-            total += key_sum(model, site, edit.facts, edit.origin.contexts, settings).to(total)
-    return total
-
-
-def key_sum(
-    model: EditableModel, site: Site, facts: Sequence[Fact], contexts: Sequence[str], settings: EditSite
-) -> Float[Tensor, "d_in d_in"]:
-    """K K^T of some facts in float64, with the weights as they stand now."""
-    prompts = KeyPrompts.of(model, facts, contexts, settings.lookup, settings.keys.templates)
-    total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
-    for seen in KeyStreams(prompts, site.layer).read(site, site.path, settings.keys.average):
-        keys = seen.keys.to(total)
-        total += keys.T @ keys
-    return total
-
-
 METHOD = Method(
     name="alphaedit",
     summary="MEMIT's values, written into the null space of what the model knows and of earlier edits",
     source="Fang et al., AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, ICLR 2025",
     writes="the FFN's down projection in every critical layer",
     order="batch",
-    cost="up to `values.steps` passes over 7 short texts, forward and back; then a share of one eigenvalue problem a layer",
+    cost="up to `values.steps` passes over 7 short texts, forward and back; a share of one eigenvalue problem a layer",
     settings=AlphaEditSettings,
     check=check,
     moments=written_sites,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from errata.edits import Delta
 from errata.errors import NoFactsLeft, SettingsError, UnsupportedArchitecture
 from errata.facts import Fact
 from errata.models import EditableModel, Site
+from errata.moments import ridged
 from errata.passes import Lookup, sample_contexts
 from errata.runtime import Progress
 from errata.settings import about
@@ -27,6 +28,7 @@ from errata.solve import (
     SpreadSettings,
     SpreadSite,
     Write,
+    earlier_key_sum,
     least_squares,
     no_factor,
     spread,
@@ -68,6 +70,7 @@ def check_layers(layers: Sequence[int]) -> None:
         )
 
 
+@runtime_checkable
 class EditSite(ValueSite, Protocol):
     """A site at which values are optimized and keys are read, whatever is made of them."""
 
@@ -77,6 +80,7 @@ class EditSite(ValueSite, Protocol):
         ...
 
 
+@runtime_checkable
 class SharedSite(EditSite, SpreadSite, Protocol):
     """The same of a site whose residual is shared out over its layers, whatever the solver."""
 
@@ -106,6 +110,8 @@ class Task:
     """Inside, the weights are those from before the first write of the strategy that runs the method."""
     lower: LowerFactor = no_factor
     """The Cholesky factor of E[k k^T] and a ridge, where it is kept."""
+    hold: bool = False
+    """Whether keys of earlier edits enter K K^T: of `earlier`, and of the edits in the model."""
 
     def keeper(self, site: ValueSite, relax: bool = False) -> TargetStore | None:
         """The keeper of finished values; `relax` says whether PMET's rule for phi is in force."""
@@ -169,7 +175,7 @@ class Method(Generic[S]):
     @property
     def optimizes_values(self) -> bool:
         """Whether the method has an Optimization stage, so that it can be iterated and take neighbors."""
-        return issubclass(self.settings, TargetSettings)
+        return self.sites is not no_sites
 
 
 def wordings_of(sites: Iterable[EditSite]) -> int:
@@ -196,9 +202,24 @@ def write_targets(
         NoFactsLeft: no fact has a value.
         CovarianceError: the second moments cannot be solved with.
     """
-    solve = site.solve
-    solver = least_squares(task.covariance, solve.covariance_weight, solve.covariance_ridge, task.lower)
-    return share_out(task, targets, site, place_of, solver)
+    return share_out(task, targets, site, place_of, _solver(task, site))
+
+
+def _solver(task: Task, site: SiteSettings) -> Solver:
+    """R K^T (lambda E[k k^T] + K_p K_p^T + K K^T)^-1; MEMIT's eq. 14, with the keys K_p where the task holds them.
+
+    The ridge stays a share of E[k k^T] alone: with the earlier keys in it, it would grow from edit to edit.
+    """
+    weight, ridge = site.solve.covariance_weight, site.solve.covariance_ridge
+    if not task.hold:
+        return least_squares(task.covariance, weight, ridge, task.lower)
+
+    def moment(written: Site) -> Float[Tensor, "d_in d_in"]:
+        plain = ridged(task.covariance(written), ridge)
+        earlier = earlier_key_sum(task.model, written, site.lookup, site.keys, task.earlier)
+        return plain + earlier.to(plain) / weight
+
+    return least_squares(moment, weight)
 
 
 def share_out(

@@ -19,9 +19,7 @@ def check(model: EditableModel, settings: SiteSettings) -> None:
     Raises:
         SettingsError: other places, or a written place without a value.
     """
-    check_places(
-        settings.values, optimize=("attention", "ffn"), needed=settings.spread.write, method="pmet"
-    )
+    check_places(settings.values, optimize=("attention", "ffn"), needed=settings.spread.write, method="pmet")
 
 
 def pmet(task: Task, settings: SiteSettings) -> Changes:

@@ -65,7 +65,9 @@ class RankOneSettings:
     """
 
     key: Key = field(
-        metadata=about("The key of the update: the published mean, the bare prompt's, or the mean in both places.")
+        metadata=about(
+            "The key of the update: the published mean, the bare prompt's, or the mean in both places."
+        )
     )
     covariance_ridge: float = field(
         default=0.0, metadata=about("Ridge on the second moments, as a share of their mean eigenvalue.")

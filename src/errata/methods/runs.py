@@ -5,7 +5,7 @@ import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from errata.methods.base import Changes, Method, Task
 from errata.models import EditableModel, Site
 from errata.moments import Factors, read_moment
 from errata.runtime import Progress
-from errata.settings import Preset
+from errata.settings import Preset, flatten
 from errata.solve import no_factor
 from errata.values import Outcome
 
@@ -43,6 +43,8 @@ class Run:
     seed: int
     keep_in: Path | None
     on_progress: Progress
+    hold: bool = False
+    """Whether keys of earlier edits enter K K^T, for the methods that do so on request."""
 
     def changes(
         self,
@@ -64,6 +66,7 @@ class Run:
             known=known or {},
             earlier=earlier or {},
             unedited=unedited,
+            hold=self.hold,
         )
         return self.method.run(task, self.settings)
 
@@ -91,7 +94,7 @@ class Run:
     def _origin(self, strategy: Mapping[str, SettingValue]) -> EditOrigin:
         return EditOrigin(
             method=self.method.name,
-            settings=asdict(self.settings),
+            settings=flatten(self.settings),
             contexts=self.contexts,
             seed=self.seed,
             model=self.model.name,

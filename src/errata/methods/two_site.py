@@ -168,7 +168,8 @@ METHOD = Method(
     source="Errata (docs/two-site.md), from MEMIT (Meng et al., 2023) and PMET (Li et al., 2024)",
     writes="the FFN's down projection in every early and every late layer",
     order="batch",
-    cost="up to `early.values.steps` passes over some 13 short texts and `late.values.steps` over 7, forward and back; two solves",
+    cost="up to `early.values.steps` passes over 13 short texts and `late.values.steps` over 7, forward and "
+    "back; two solves",
     settings=TwoSiteSettings,
     check=check,
     moments=sites,

@@ -128,7 +128,9 @@ class Presets:
             by_rule=frozenset(values),
         )
 
-    def _layers(self, settings: Sequence[str] | Mapping[str, str], layer_count: int) -> dict[str, Sequence[int]]:
+    def _layers(
+        self, settings: Sequence[str] | Mapping[str, str], layer_count: int
+    ) -> dict[str, Sequence[int]]:
         """What the rules choose for these settings."""
         return {name: LAYER_RULES[self.layer_rules[name]].choose(layer_count) for name in settings}
 
@@ -170,7 +172,10 @@ def method_names() -> tuple[str, ...]:
 def tables_of_settings() -> frozenset[str]:
     """The tables that the settings of some method have: values, keys, early, ..."""
     return frozenset(
-        name for method in method_names() for name, value in _read(method)["defaults"].items() if _is_table(value)
+        name
+        for method in method_names()
+        for name, value in _read(method)["defaults"].items()
+        if _is_table(value)
     )
 
 

@@ -1,5 +1,6 @@
 """From values to weights: keys, and the least squares that spread a residual over the critical layers."""
 
+from errata.solve.earlier import earlier_key_sum, key_sum
 from errata.solve.keys import CHUNK, ELEMENTS, KeyPrompts, KeyStreams
 from errata.solve.settings import KeySettings, LeastSquaresSettings, SiteKind, SpreadSettings, SpreadSite
 from errata.solve.spread import (
@@ -26,6 +27,8 @@ __all__ = [
     "SpreadSettings",
     "SpreadSite",
     "Write",
+    "earlier_key_sum",
+    "key_sum",
     "least_squares",
     "no_factor",
     "spread",

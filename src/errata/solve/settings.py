@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from errata.errors import SettingsError
 from errata.facts import Fact, wording
@@ -27,12 +27,16 @@ class KeySettings:
     """
 
     average: KeyAverage = field(
-        metadata=about("Mean over contexts: the bare prompt counts one half, or every context the same (plain).")
+        metadata=about(
+            "Mean over contexts: the bare prompt counts one half, or every context the same (plain)."
+        )
     )
     templates: int = field(default=0, metadata=about("Other wordings (edit_prompts) per fact in its key."))
     preserve: Literal["none", "relation", "subject", "both"] = field(
         default="none",
-        metadata=about("Keys whose output is preserved: of neighbors (relation), of preserve_prompts (subject)."),
+        metadata=about(
+            "Keys whose output is preserved: of neighbors (relation), of preserve_prompts (subject)."
+        ),
     )
     preserve_weight: float = field(
         default=1.0, metadata=about("Weight of a preserved key; a fact's own has weight 1.")
@@ -125,6 +129,7 @@ class LeastSquaresSettings:
             raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
 
 
+@runtime_checkable
 class SpreadSite(Protocol):
     """The blocks that are written and how: what the Spread stage needs of a site, whatever its solver."""
 

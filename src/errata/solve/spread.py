@@ -295,9 +295,9 @@ def _factor(matrix: Float[Tensor, "d_in d_in"], weight: float, site: Site) -> Fl
     factor, failed = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(matrix))
     if int(failed) != 0 or not bool(factor.isfinite().all()):
         raise CovarianceError(
-            f"The second moments of {site.path} are not positive definite, even with {weight} as solve.covariance_weight and "
-            "the facts' own keys added. They were measured on too few tokens, or the file is damaged: collect them "
-            "again from more text (`errata covariance collect --samples`)."
+            f"The second moments of {site.path} are not positive definite, even with {weight} as "
+            "solve.covariance_weight and the facts' own keys added. They were measured on too few tokens, or the file "
+            "is damaged: collect them again from more text (`errata covariance collect --samples`)."
         )
     return factor
 

@@ -119,9 +119,7 @@ class _Group:
     """log P_0, the clean distribution at the KL position."""
 
     @classmethod
-    def start(
-        cls, model: EditableModel, batch: PromptBatch, site: ValueSite, unedited: Unedited
-    ) -> "_Group":
+    def start(cls, model: EditableModel, batch: PromptBatch, site: ValueSite, unedited: Unedited) -> "_Group":
         count, layer, settings = int(batch.fact.max()) + 1, site.layers[-1], site.values
         ffn = model.site("ffn", layer)
         precise = torch.promote_types(ffn.weight.dtype, torch.float32)

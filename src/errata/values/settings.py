@@ -1,7 +1,7 @@
 """How values are optimized, and what the stage needs to know of the site where they stand."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from errata.errors import SettingsError
 from errata.passes import Lookup
@@ -19,11 +19,17 @@ class ValueSettings:
     Baghel et al., 2025, eq. 7), or as rows of the mean over contexts ("published", what their program does).
     """
 
-    steps: int = field(metadata=about("Largest number of passes per fact, each but the last with an Adam step."))
+    steps: int = field(
+        metadata=about("Largest number of passes per fact, each but the last with an Adam step.")
+    )
     learning_rate: float = field(metadata=about("Learning rate of Adam."))
-    clamp: float = field(metadata=about("Largest norm of the delta, as a multiple of the clean value's norm."))
+    clamp: float = field(
+        metadata=about("Largest norm of the delta, as a multiple of the clean value's norm.")
+    )
     decay: float = field(metadata=about("Weight of the delta's norm in the loss."))
-    kl_weight: float = field(metadata=about("Weight of the KL divergence on a neutral prompt about the subject."))
+    kl_weight: float = field(
+        metadata=about("Weight of the KL divergence on a neutral prompt about the subject.")
+    )
     kl_position: Literal["subject", "end"] = field(
         metadata=about("Where that divergence is read: at the subject's last token, or at the prompt's end.")
     )
@@ -74,6 +80,7 @@ class ValueSettings:
         return self.preserve == "subject" and self.preserve_weight > 0
 
 
+@runtime_checkable
 class ValueSite(Protocol):
     """Where values stand and how they are optimized: what this stage needs of a site, however it is written."""
 

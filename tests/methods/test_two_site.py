@@ -13,20 +13,21 @@ from errata.facts.fact import Fact
 from errata.facts.preserving import with_edit_prompts
 from errata.facts.probes import Neighbor
 from errata.methods import two_site
-from errata.methods.base import Changes, LocateThenEditSettings, Task
+from errata.methods.base import Changes, SiteSettings, Task
 from errata.methods.registry import settings_for
 from errata.methods.two_site import TwoSiteSettings
 from errata.moments.collection import collect
 from errata.passes.prompts import Row, encode_rows
 from errata.settings.layer_rules import LAYER_RULES
 from errata.settings.method_presets import load_presets
-from errata.settings.schema import build
+from errata.settings.schema import build, flatten
 from errata.solve.keys import KeyPrompts, KeyStreams
 from errata.solve.spread import Write, least_squares, spread
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, tiny_model
 from method_cases import CASES
 from plain import double_throughout, plain_spread
+from sites import spread_words
 from spread_cases import moment_of, settings_of, value_of
 
 KEPT = (
@@ -40,7 +41,7 @@ KEPT = (
     replace(FACTS[2], preserve_prompts=("{} plays the", "{} is a lawyer from")),
 )
 """Facts with other wordings and things to preserve: two, one, none."""
-SITES: dict[str, object] = {**CASES["two_site"].settings, "layers": [1, 2], "late.layers": [3]}
+SITES: dict[str, object] = {**CASES["two_site"].settings, "early.layers": [1, 2], "late.layers": [3]}
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +95,18 @@ def test_the_plain_version_of_the_spread_agrees(family: str, share: str) -> None
     model, layers = tiny_model(family, "float64"), (1, 2)
     facts = KEPT if share == "few" else KEPT * 6
     values: dict[str, object] = {
-        "keys.templates": 2,
-        "keys.preserve": "both",
-        "keys.preserve_weight": 3.0,
-        "keys.preserve_rows": 1,
+        "templates": 2,
+        "preserve": "both",
+        "preserve_weight": 3.0,
+        "preserve_rows": 1,
     }
     settings = settings_of(**values)
     with double_throughout(model):
         value = value_of(model, "ffn", len(facts))
-        prompts = KeyPrompts.of(model, facts, CONTEXTS, "prompt_last", settings.key_templates)
+        prompts = KeyPrompts.of(model, facts, CONTEXTS, "prompt_last", settings.keys.templates)
         found = spread(
             model,
-            layers,
+            settings,
             [Write("ffn", place_path(model, "ffn", layers[-1]), value)],
             prompts,
             least_squares(moment_of, settings.covariance_weight),
@@ -118,9 +119,8 @@ def test_the_plain_version_of_the_spread_agrees(family: str, share: str) -> None
             CONTEXTS,
             {"ffn": value},
             lambda kind, layer: moment_of(model.site(kind, layer)),
-            layers=layers,
             lookup="prompt_last",
-            **vars(settings),
+            **spread_words(settings),
         )
     mine = {model.site(kind, layer).path: update for (kind, layer), update in plain.items()}
     assert_close({path: delta.matrix for path, delta in found.items()}, mine)
@@ -136,7 +136,7 @@ def test_keys_read_one_by_one_and_from_kept_streams_are_the_same() -> None:
 
 
 def test_what_the_facts_change_is_not_preserved() -> None:
-    settings = settings_of(preserve_keys="both", key_templates=2)
+    settings = settings_of(preserve="both", templates=2).keys
     assert {fact.question for fact in settings.kept(KEPT)} == {
         "The capital of Bellwether is",
         "Today I see Bellwether, the home of",
@@ -152,7 +152,7 @@ def test_what_the_facts_change_is_not_preserved() -> None:
         "Jonas Whitlock plays the",
         "Jonas Whitlock is a lawyer from",
     }
-    assert settings_of(preserve_keys="none").kept(KEPT) == ()
+    assert settings_of(preserve="none").keys.kept(KEPT) == ()
 
 
 @pytest.mark.parametrize("method", ["memit", "pmet", "alphaedit", "rome"])
@@ -162,8 +162,8 @@ def test_every_method_can_look_up_the_prompt_and_preserve_keys(method: str, mome
     site, (fact, *_) = model.site("ffn", 2), KEPT
     given = {**CASES[method].given(model), "layers": [2], "lookup": "prompt_last", "keys.preserve": "both"}
     if method == "alphaedit":
-        given["null_threshold"] = 1e3
-    kept = KeyPrompts.of(model, settings_of(preserve_keys="both").kept([fact]), ("",), "prompt_last")
+        given["solve.threshold"] = 1e3
+    kept = KeyPrompts.of(model, settings_of(preserve="both").keys.kept([fact]), ("",), "prompt_last")
     own = KeyPrompts.of(model, [fact], ("",), "prompt_last")
 
     def moved(weight: float) -> tuple[float, float]:
@@ -183,12 +183,10 @@ def test_every_method_can_look_up_the_prompt_and_preserve_keys(method: str, mome
 # --- the method ------------------------------------------------------------------------------------
 
 
-def halves(**given: object) -> tuple[dict[str, object], dict[str, object]]:
+def halves(given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """The settings of the two sites, as MEMIT's and PMET's."""
     settings = build(TwoSiteSettings, load_presets("two_site").defaults, {**SITES, **given})
-    names = LocateThenEditSettings.__dataclass_fields__
-    early, late = ({name: getattr(one, name) for name in names} for one in (settings.early, settings.late))
-    return early, late
+    return flatten(settings.early), flatten(settings.late)
 
 
 @pytest.mark.parametrize(("method", "places"), [("memit", ["block"]), ("pmet", ["attention", "ffn"])])
@@ -197,7 +195,7 @@ def test_it_is_memit_and_then_one_more_at_the_prompts_last_token(
 ) -> None:
     model = tiny_model("gpt2", "float64")
     sites = {**SITES, "late.values.optimize": places}
-    early, late = halves(late_optimise=places)
+    early, late = halves({"late.values.optimize": places})
     assert (early["lookup"], late["lookup"]) == ("subject_last", "prompt_last")
     first = errata.edit(model, KEPT, "memit", early, contexts=CONTEXTS, covariance=moments)
     with first.applied(model):
@@ -213,7 +211,7 @@ def test_both_sites_preserve_what_the_unedited_model_says(moments: Path) -> None
     traces = []
     write = two_site.late_write
 
-    def watched(task: Task, late: LocateThenEditSettings) -> Changes:
+    def watched(task: Task, late: SiteSettings) -> Changes:
         changes = write(task, late)
         traces.extend(outcome.trace for outcome in changes.outcomes)
         return changes
@@ -230,7 +228,7 @@ def test_a_fact_without_a_late_value_is_in_neither_write(moments: Path) -> None:
     before = {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
     write, calls = two_site.late_write, []
 
-    def failing(task: Task, late: LocateThenEditSettings) -> Changes:
+    def failing(task: Task, late: SiteSettings) -> Changes:
         calls.append(len(task.facts))
         changes = write(task, late)
         return replace(changes, failed={1: "no"}) if len(task.facts) == len(KEPT) else changes
@@ -247,8 +245,8 @@ def test_a_fact_without_a_late_value_is_in_neither_write(moments: Path) -> None:
 
 def test_the_rule_chooses_late_layers_for_a_model_without_a_preset() -> None:
     values, preset = settings_for(tiny_model("gpt2"), "two_site", {})
-    assert values.late_layers == (3,)
-    assert "Late layers: block 3 (the last three tenths, 5 at most)" in str(preset.rule)
+    assert values.late.layers == (3,)
+    assert "Late layers: block 3 of 4 blocks (the last three tenths, 5 at most)" in str(preset.rule)
     chosen = [LAYER_RULES["read_out"].choose(blocks) for blocks in (3, 10, 28, 48)]
     assert chosen == [(2,), (7, 8, 9), (23, 24, 25, 26, 27), (43, 44, 45, 46, 47)]
 

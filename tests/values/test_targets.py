@@ -328,9 +328,6 @@ def weights_of(model: EditableModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layers": ()}, "'layers' must be one or more different blocks in ascending order"),
-        ({"layers": (2, 1)}, "ascending order: (2, 1)"),
-        ({"layers": (1, 1)}, "different blocks in ascending order"),
         ({"steps": 0}, "'values.steps' must be at least 1 (one pass that only measures): 0"),
         ({"learning_rate": 0.0}, "'values.learning_rate' must be above 0: 0.0"),
         ({"clamp": -1.0}, "'values.clamp' must be above 0: -1.0"),

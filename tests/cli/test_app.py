@@ -4,17 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 import errata
-from cli_world import World, answer, edit, failed, flat, run, the_world
+from cli_world import World, edit, failed, run, the_world
 from errata.cli.terminal import EXIT_CODES
-from errata.methods.registry import METHODS
-
-FOUR = ("edit", "almanac", "--output", "out", "--facts")
 
 
 @pytest.fixture
@@ -71,109 +67,16 @@ def test_a_mistyped_command_is_recognised() -> None:
     assert "Did you mean 'edit'?" in failed("edti")
 
 
-# --- models, methods, facts check ----------------------------------------------------------------------
-
-
-def test_models_lists_every_family() -> None:
-    families = answer("models")["families"]
-    assert isinstance(families, list)
-    assert {"gpt2", "gptj", "olmo2"} <= {row["model_type"] for row in families}
-    assert next(row for row in families if row["model_type"] == "olmo2")["post_norm"]
-    assert "self_attn.o_proj" in run("models").stdout
-
-
-def test_methods_tells_of_each_what_it_writes_and_what_a_fact_costs() -> None:
-    methods: Any = answer("methods")["methods"]
-    assert [row["name"] for row in methods] == list(METHODS)
-    listed = flat(run("methods").stdout)
-    for row in methods:
-        method = METHODS[row["name"]]
-        assert (row["order"], row["presets"] != []) == (method.order, True)
-        for told in ("summary", "source", "writes", "cost"):
-            assert row[told] == getattr(method, told)
-            assert row[told] in listed
-    assert "facts one by one" in listed
-
-
-def test_methods_tells_of_one_its_presets_and_settings() -> None:
-    one = run("methods", "memit").stdout
-    assert "covariance_weight" in one
-    assert "llama-2-iterative 4.0" in one
-    assert "AAAI 2024" not in one
-    (row,) = cast("list[dict[str, Any]]", answer("methods", "memit")["methods"])
-    assert "almanac" in [preset["name"] for preset in row["presets"]]
-
-
-def test_an_unknown_method() -> None:
-    assert "Did you mean 'pmet'?" in failed("methods", "pmte")
-
-
-def test_facts_check_of_a_good_file(world: World) -> None:
-    done = run("facts", "check", world.facts)
-    assert done.exit_code == 0
-    assert "4 facts can be used, and nothing is wrong." in flat(done.stdout)
-
-
-def test_facts_check_lists_every_problem_and_exits_with_1(tmp_path: Path) -> None:
-    file = tmp_path / "bad.jsonl"
-    file.write_text(
-        '{"prompt": "The {} is", "subject": "sky", "target_new": ""}\n{"prompt": \n', encoding="utf-8"
-    )
-    done = run("facts", "check", file)
-    assert done.exit_code == 1
-    assert "2 errors; 0 facts can be used." in flat(done.stdout)
-    asked = run("facts", "check", file, "--json")
-    assert asked.exit_code == 1
-    found = json.loads(asked.stdout)
-    assert [(row["line"], row["severity"]) for row in found["problems"]] == [(1, "error"), (2, "error")]
-
-
-def test_facts_check_with_warnings_alone_exits_with_0(tmp_path: Path) -> None:
-    file = tmp_path / "doubtful.jsonl"
-    row = {"prompt": "The {} is", "subject": "sky", "target_new": "blue [b]", "target_true": "blue [b]"}
-    file.write_text(json.dumps(row), encoding="utf-8")
-    done = run("facts", "check", file)
-    assert done.exit_code == 0
-    assert "1 warning; 1 fact can be used." in flat(done.stdout)
-    assert "'blue [b]'" in done.stdout
-
-
-def test_facts_check_of_nothing(tmp_path: Path) -> None:
-    assert "There is no file" in failed("facts", "check", tmp_path / "nothing.jsonl")
-
-
 # --- bad input -----------------------------------------------------------------------------------------
-
-
-def test_missing_facts(tmp_path: Path) -> None:
-    message = failed(*FOUR, tmp_path / "nothing.jsonl")
-    assert "nothing.jsonl" in message
-    assert "cannot be read" in message
-
-
-def test_empty_facts(tmp_path: Path) -> None:
-    file = tmp_path / "empty.jsonl"
-    file.write_text("", encoding="utf-8")
-    assert "empty.jsonl" in failed(*FOUR, file)
-
-
-def test_bad_json_names_its_line(tmp_path: Path) -> None:
-    file = tmp_path / "facts.jsonl"
-    file.write_text(
-        '{"prompt": "The {} is", "subject": "sky", "target_new": "blue"}\n{"pro', encoding="utf-8"
-    )
-    message = failed(*FOUR, file)
-    assert "line 2" in message
-    assert "errata facts check" in message
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--set", "stesp=3"), "Did you mean 'steps'?"),
+        (("--set", "stesp=3"), "Did you mean 'values.steps'?"),
         (("--set", "layers=2-9"), "blocks 0 to 3"),
         (("--set", "steps"), "Write name=value"),
-        (("--set", "spread=evenly"), "'sqrt', 'even'"),
+        (("--set", "spread.share=evenly"), "'sqrt', 'even'"),
         (("--preset", "almanack"), "Did you mean 'almanac'?"),
         (("--method", "pmte"), "Did you mean 'pmet'?"),
         (("--device", "toaster"), "Device 'toaster' cannot be used"),
@@ -242,7 +145,7 @@ def test_stopped_by_ctrl_c(world: World, tmp_path: Path, monkeypatch: pytest.Mon
     def stopped(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(errata, "edit", stopped, raising=False)
+    monkeypatch.setattr("errata.planning.plan.Settled.run", stopped)
     output = tmp_path / "out"
     message = failed(*edit(world, output), code=130)
     assert f"Stopped. {output} was not written." in message

@@ -18,7 +18,10 @@ from errata.methods.registry import settings_for
 from errata.methods.rome import RomeSettings, rome
 from errata.models.model import EditableModel, Site
 from errata.runtime.progress import silent
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build
 from errata.values import targets
+from errata.values.store import TargetStore
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, modules_of, plain_key, plain_target, plain_value
 from sites import value_words
@@ -356,3 +359,27 @@ def test_a_fact_that_was_left_out_changes_nothing_for_those_after_it(
     changes = rome(task_of(model, FACTS[:3], keep_in=tmp_path), settings_of())
     assert list(changes.failed) == [0]
     assert len(computed) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ({}, "b294cdec3aceb46115234b2be49360de"),
+        ({"keys.templates": 2, "keys.preserve": "both"}, "1459ce66450f0e72f3ab17cf3e3bc0f6"),
+        ({"keys.average": "half"}, None),
+    ],
+)
+def test_values_of_the_version_with_flat_settings_are_found(
+    given: dict[str, object], recorded: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests as that version computed them; other keys make other values."""
+    monkeypatch.setattr(EditableModel, "measure_fingerprint", lambda _: "0" * 64)
+    settings = build(RomeSettings, load_presets("rome").for_model("almanac", 10).values, given)
+    store = TargetStore.of(tmp_path, tiny_model("gpt2"), ("", "I think."), settings, relax=False)
+    solve = settings.solve
+    change = [solve.key, solve.covariance_ridge, "source", *module.digest_beside(settings.keys)]
+    recipe = store.after(change).recipe
+    if recorded is None:
+        assert recipe != store.after(change[:3]).recipe
+    else:
+        assert recipe == recorded

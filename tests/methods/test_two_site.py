@@ -109,9 +109,8 @@ def test_the_plain_version_of_the_spread_agrees(family: str, share: str) -> None
             settings,
             [Write("ffn", place_path(model, "ffn", layers[-1]), value)],
             prompts,
-            least_squares(moment_of, settings.covariance_weight),
-            settings,
-            preserved=KeyPrompts.of(model, settings.kept(facts), ("",), "prompt_last"),
+            least_squares(moment_of, settings.solve.covariance_weight),
+            preserved=KeyPrompts.of(model, settings.keys.kept(facts), ("",), "prompt_last"),
         )
         plain = plain_spread(
             model,

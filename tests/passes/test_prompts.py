@@ -6,223 +6,43 @@ that holds a given byte is found by adding up lengths.
 
 import json
 import unicodedata
-from dataclasses import dataclass
-from functools import cache
-from itertools import accumulate
-from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from errata.errors import EmptyTarget, FactError, PromptTooLong
 from errata.facts.fact import Fact
 from errata.models.architectures import architecture_for
-from errata.models.model import SHORTEST, EditableModel
+from errata.models.model import EditableModel
 from errata.passes.prompts import (
-    EncodedRow,
-    PromptBatch,
-    Row,
-    batch_rows,
-    by_length,
     encode_rows,
     encode_text,
     kl_rows,
-    like_lengths,
-    pad,
     rewrite_rows,
 )
-from families import FAMILIES, tiny_model, tiny_tokenizer
-
-GPT2 = Path(__file__).parents[3] / "shared" / "tokenizers" / "gpt2"
-CONTEXTS = ("", "The quiet river.", "\u00c0 l'ombre, \u4e2d\u6587\u3002.")
-
+from families import tiny_tokenizer
+from tokenizer_kinds import (
+    ALL_KINDS,
+    CONTEXTS,
+    KINDS,
+    check,
+    encode,
+    model_with,
+    special_ids,
+    tokenizer_of,
+)
 
 # --- the tokenizers ----------------------------------------------------------------------------------------------
 
 
-BOS = {"SpecialToken": {"id": "<s>", "type_id": 0}}
-TEXT = {"Sequence": {"id": "A", "type_id": 0}}
-EOS = {"SpecialToken": {"id": "</s>", "type_id": 0}}
-SPACE_TO_MARK = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
-PREPEND_MARK = {"type": "Prepend", "prepend": "\u2581"}
-
-
-def special_ids(base: str) -> list[int]:
-    """The ids of <s> and </s>."""
-    return [1, 2] if base == "byte_level" else [2, 3]
-
-
-def adding(base: str, *parts: dict[str, object]) -> tuple[str, object]:
-    """A post-processor that puts special tokens around the text."""
-    special = {
-        token: {"id": token, "ids": [number], "tokens": [token]}
-        for token, number in zip(("<s>", "</s>"), special_ids(base), strict=True)
-    }
-    processor = {
-        "type": "TemplateProcessing",
-        "single": parts,
-        "pair": [*parts, TEXT],
-        "special_tokens": special,
-    }
-    return ("post_processor", processor)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A tokenizer of `families.py`, with parts exchanged for those of well-known ones."""
-
-    base: str
-    changes: tuple[tuple[str, object], ...] = ()
-
-
-KINDS = {
-    "words with their space": Kind("byte_level"),
-    "... whose offsets leave out the space": Kind(
-        "byte_level",
-        (
-            (
-                "post_processor",
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-            ),
-        ),
-    ),
-    "... that composes accents": Kind("byte_level", (("normalizer", {"type": "NFC"}),)),
-    "... that adds EOS": Kind("byte_level", (adding("byte_level", TEXT, EOS),)),
-    "marks for spaces, BOS": Kind("sentencepiece"),
-    "... and EOS": Kind("sentencepiece", (adding("sentencepiece", BOS, TEXT, EOS),)),
-    "... by a normalizer, one word to BPE": Kind(
-        "sentencepiece", (("normalizer", SPACE_TO_MARK), ("pre_tokenizer", None))
-    ),
-    "... prepended by a normalizer": Kind(
-        "sentencepiece",
-        (
-            ("normalizer", {"type": "Sequence", "normalizers": [PREPEND_MARK, SPACE_TO_MARK]}),
-            ("pre_tokenizer", None),
-        ),
-    ),
-}
-ALL_KINDS = [
-    pytest.param("GPT-2's own", marks=pytest.mark.skipif(not GPT2.is_dir(), reason=f"no {GPT2}")),
-    *KINDS,
-]
 every_tokenizer = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
-@cache
-def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
-    if kind not in KINDS:
-        return AutoTokenizer.from_pretrained(GPT2)
-    raw = json.loads(tiny_tokenizer(KINDS[kind].base).backend_tokenizer.to_str())
-    for name, value in KINDS[kind].changes:
-        raw[name] = value
-    tokenizer = Tokenizer.from_str(json.dumps(raw))
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    )
-    assert made.convert_tokens_to_ids(["<s>", "</s>"]) == special_ids(KINDS[kind].base)
-    return made
-
-
-@cache
-def model_with(kind: str, length: int = 4096) -> EditableModel:
-    """A model that has the tokenizer, and is never run."""
-    config = GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1, n_positions=length)
-    return EditableModel(
-        GPT2LMHeadModel(config), tokenizer_of(kind), architecture_for("gpt2"), f"model of {kind}"
-    )
-
-
-# --- the other way to find positions -----------------------------------------------------------------------------
-
-
-@cache
-def byte_of_letter() -> dict[str, int]:
-    """GPT-2 writes a byte as the letter of that number if it can be seen, the others as letters from 256 on."""
-    seen = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    hidden = [byte for byte in range(256) if byte not in seen]
-    return {**{chr(byte): byte for byte in seen}, **{chr(256 + i): byte for i, byte in enumerate(hidden)}}
-
-
-def bytes_of(kind: str, token: str) -> bytes:
-    """What a token stands for; nothing for those that the tokenizer adds."""
-    tokenizer = tokenizer_of(kind)
-    if token in tokenizer.all_special_tokens:
-        return b""
-    if kind not in KINDS or KINDS[kind].base == "byte_level":
-        return bytes(byte_of_letter()[letter] for letter in token)
-    if len(token) == 6 and token.startswith("<0x"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace("\u2581", " ").encode()
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Where things are in a text, found by counting."""
-
-    ids: list[int]
-    lookup: int
-    first: int
-    """The target's first token."""
-    end: int
-    """One behind its last."""
-
-
-def expected(kind: str, row: Row) -> Expected:
-    tokenizer = tokenizer_of(kind)
-    assert row.target is not None
-    before = row.prompt[: row.subject_span[0]]
-    parts = [before, row.subject, row.prompt[row.subject_span[1] :], " " + row.target]
-    if "composes" in kind:
-        parts = [unicodedata.normalize("NFC", part) for part in parts]
-    text = "".join(parts).encode()
-    ids = tokenizer("".join([row.prompt, " ", row.target]))["input_ids"]
-    pieces = [bytes_of(kind, token) for token in tokenizer.convert_ids_to_tokens(ids)]
-    joined = b"".join(pieces)
-    lead = len(joined) - len(text)
-    assert joined == b" " * lead + text
-    assert lead in (0, 1)
-    ends = list(accumulate(map(len, pieces)))
-    subject_ends = lead + len("".join(parts[:2]).encode())
-    prompt_ends = lead + len("".join(parts[:3]).encode())
-    return Expected(
-        ids=ids,
-        lookup=next(i for i, end in enumerate(ends) if end >= subject_ends),
-        # A token that begins with the space belongs to the target, also where it is nothing but that space.
-        first=next(i for i, end in enumerate(ends) if end > prompt_ends),
-        end=next(i + 1 for i, end in enumerate(ends) if end == len(joined)),
-    )
-
-
-def encode(kind: str, fact: Fact, context: str = "") -> EncodedRow:
-    (row,) = rewrite_rows([fact], [context])
-    (encoded,) = encode_rows(model_with(kind), [row])
-    return encoded
-
-
-def check(kind: str, fact: Fact, context: str = "") -> EncodedRow:
-    """Every position of a row is where counting finds it; the row is returned for more questions."""
-    encoded = encode(kind, fact, context)
-    text, want = encoded.text, expected(kind, encoded.row)
-    assert encoded.lookup == want.lookup
-    assert list(text.target) == want.ids[want.first : want.end]
-    # The inputs are the joint text less its last token, and the outputs at `predicted_at` are to be the target.
-    assert list(text.ids) == want.ids[: want.end - 1]
-    assert [want.ids[at + 1] for at in text.predicted_at] == list(text.target)
-    assert text.predicted_at.start == want.first - 1
-    assert [*text.ids[: want.first], *text.target] == want.ids[: want.end]
-    assert text.predicted_at.stop == len(text.ids)
-    decoded = tokenizer_of(kind).decode(text.target).strip()
-    assert decoded == (
-        unicodedata.normalize("NFC", fact.target_new) if "composes" in kind else fact.target_new
-    )
-    return encoded
-
-
 # --- properties --------------------------------------------------------------------------------------------------
+
 
 LETTERS = (
     "abcdeinorst ABKT 0123456789 .,;:!?'\"-()&%/ \u00e9\u00fc\u00f1\u00df\u00f8\u0142\u0130\u0131\u2019 "
@@ -230,6 +50,8 @@ LETTERS = (
     "\u0301\u0308\u0327 \u05e9\u05dc\u05d5\u05dd\u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947 "
     "\u0e44\u0e17\u0e22 {}"
 )
+
+
 NAMES = st.sampled_from(
     (
         "Orin Vasker",
@@ -247,9 +69,17 @@ NAMES = st.sampled_from(
         "Port  Avel",
     )
 )
+
+
 ANYTHING = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
+
+
 WORDS = st.one_of(NAMES, st.text(LETTERS, min_size=1, max_size=10), ANYTHING)
+
+
 BEFORE = st.one_of(st.sampled_from(("", "", "The mother tongue of ", "(", "\u00ab ", "of", "\n", " ")), WORDS)
+
+
 AFTER = st.one_of(
     st.sampled_from(("", " is", "'s mother tongue is", "\u2019s", ", who was born in", ")", "s were", "!")),
     st.text("abc .'s\u4e2d", max_size=6),
@@ -420,132 +250,3 @@ def test_what_the_tokenizer_drops_is_refused() -> None:
         FactError, match="The tokenizer of deaf keeps nothing of subject '\u0416' in '\u0416 is'"
     ):
         encode_rows(deaf, rewrite_rows([Fact("{} is", "\u0416", "a")], [""]))
-
-
-# --- batches -----------------------------------------------------------------------------------------------------
-
-
-def facts_of(words: list[tuple[str, str, str]]) -> list[Fact]:
-    return [Fact(f"{before}{{}} is", subject, target) for before, subject, target in words]
-
-
-def rows_of(model: EditableModel, facts: list[Fact], contexts: tuple[str, ...]) -> list[EncodedRow]:
-    """Fact by fact: the rewriting rows, then the KL row, as the Optimization stage has them."""
-    rewriting, neutral = rewrite_rows(facts, contexts), kl_rows(facts)
-    rows = [
-        row
-        for i in range(len(facts))
-        for row in [*rewriting[i * len(contexts) :][: len(contexts)], neutral[i]]
-    ]
-    return encode_rows(model, rows)
-
-
-def assert_same(one: PromptBatch, two: PromptBatch) -> None:
-    assert torch.equal(one.tokens.mask, two.tokens.mask)
-    assert torch.equal(one.tokens.ids * one.tokens.mask, two.tokens.ids * two.tokens.mask)
-    for name in ("fact", "lookup", "bare", "kind", "predict_row", "predict_at", "predict_id"):
-        assert torch.equal(getattr(one, name), getattr(two, name)), name
-
-
-SHORT_WORDS = st.text("abco \u00e9", min_size=1, max_size=30).map(lambda text: f"{text.strip()}x")
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    words=st.lists(
-        st.tuples(st.sampled_from(("", "The ")), SHORT_WORDS, SHORT_WORDS), min_size=1, max_size=5
-    ),
-    data=st.data(),
-)
-def test_the_batch_of_some_facts_is_a_part_of_the_batch_of_all(
-    words: list[tuple[str, str, str]], data: st.DataObject
-) -> None:
-    model = model_with("words with their space")
-    facts = facts_of(words)
-    kept = sorted(data.draw(st.sets(st.integers(0, len(facts) - 1), min_size=1)))
-    contexts = ("", "The quiet river.")
-    whole = batch_rows(model, rows_of(model, facts, contexts))
-    part = batch_rows(model, rows_of(model, [facts[index] for index in kept], contexts))
-    assert_same(whole.of_facts(torch.tensor(kept))[0], part)
-    assert_same(whole.of_facts(torch.arange(len(facts)))[0], whole)
-
-
-def test_a_batch_says_of_every_row_what_it_is() -> None:
-    model = model_with("marks for spaces, BOS")
-    facts = [
-        Fact("{} plays the", "Orin Vasker", "violin"),
-        Fact("The capital of {} is", "Valdoria", "Kestrel"),
-    ]
-    rows = rows_of(model, facts, CONTEXTS)
-    batch = batch_rows(model, rows)
-    assert batch.fact.tolist() == [0] * 4 + [1] * 4
-    assert batch.bare.tolist() == [True, False, False, False] * 2
-    assert batch.rows_of("kl").tolist() == [3, 7]
-    assert batch.lookup.tolist() == [row.lookup for row in rows]
-    for number, row in enumerate(rows):
-        mine = batch.predict_row == number
-        assert batch.predict_at[mine].tolist() == list(row.text.predicted_at)
-        assert batch.predict_id[mine].tolist() == list(row.text.target)
-        assert batch.tokens.ids[number][batch.tokens.mask[number]].tolist() == list(row.text.ids)
-
-
-@settings(max_examples=60, deadline=None)
-@given(rows=st.lists(st.lists(st.integers(3, 99), max_size=30), max_size=6))
-def test_padding_is_right_of_the_tokens_and_in_float64_never_short(rows: list[list[int]]) -> None:
-    for dtype, shortest in (("float32", 1), ("float64", SHORTEST)):
-        tokens = pad(rows, tiny_model("gpt2", dtype))
-        assert tokens.ids.shape == (len(rows), max(shortest, *map(len, rows), 0))
-        for row, ids, mask in zip(rows, tokens.ids, tokens.mask, strict=True):
-            assert ids[: len(row)].tolist() == row
-            assert mask.tolist() == [True] * len(row) + [False] * (len(mask) - len(row))
-
-
-def test_padding_needs_no_padding_token() -> None:
-    """Llama with an added [PAD] has it behind the last row of its embeddings, GPT-2 has none at all."""
-    model = tiny_model("gpt2")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tiny_tokenizer("byte_level").backend_tokenizer)
-    for padding in (None, "[PAD]"):
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str()), pad_token=padding
-        )
-        other = EditableModel(model.model, tokenizer, model.architecture, "other")
-        logits = other.logits_at(pad([[5, 6]], other), torch.tensor([0]), torch.tensor([1]))
-        assert torch.equal(
-            logits, model.logits_at(pad([[5, 6]], model), torch.tensor([0]), torch.tensor([1]))
-        )
-
-
-@given(lengths=st.lists(st.integers(1, 20), max_size=20), at_once=st.integers(1, 6))
-def test_groups_by_length_hold_everything_once_longest_first(lengths: list[int], at_once: int) -> None:
-    groups = list(by_length(lengths, at_once))
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    assert all(0 < len(group) <= at_once for group in groups)
-    in_order = [lengths[index] for group in groups for index in group]
-    assert in_order == sorted(lengths, reverse=True)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_encodes_its_facts(name: str) -> None:
-    model = tiny_model(name)
-    rows = rows_of(
-        model, facts_of([("", "Orin Vasker", "violin"), ("The capital of ", "Valdoria", "Kestrel")]), CONTEXTS
-    )
-    batch = batch_rows(model, rows)
-    assert int(batch.tokens.ids.max()) < model.model.config.vocab_size
-    assert batch.tokens.ids.device == model.device
-
-
-@given(lengths=st.lists(st.integers(1, 60), max_size=30), at_once=st.integers(1, 500))
-def test_groups_of_like_length_hold_every_row_once_and_keep_the_limit(
-    lengths: list[int], at_once: int
-) -> None:
-    groups = list(like_lengths(lengths, at_once, torch.device("cpu")))
-    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
-    for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= at_once
-
-
-def test_few_short_rows_are_not_padded_to_a_long_one_and_a_pass_is_not_spent_on_a_token() -> None:
-    lengths = [40, 10, 10, 9, 10]
-    groups = list(like_lengths(lengths, 1000, torch.device("cpu")))
-    assert groups == [[0], [1, 2, 4, 3]]

@@ -1,30 +1,26 @@
 """Kept streams and sums over chunks: whatever is shared, put away or taken in parts, the numbers are the same."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from errata.edits.deltas import Delta, written_back
-from errata.errors import CovarianceError
-from errata.models.model import EditableModel, Site
-from errata.moments.factors import Factors
-from errata.moments.folder import check_positive_definite, moment_path, read_moment, write_moment
+from errata.models.model import Site
 from errata.passes import shelf as shelf_module
 from errata.passes.row_batches import batches_of
-from errata.passes.shelf import Shelf
-from errata.runtime.files import cache_root
 from errata.solve import keys as keys_module
-from errata.solve.keys import KeyPrompts, KeyStreams, average_over_contexts, context_weights
-from errata.solve.spread import LeastSquares, Write, solve, solve_few, spread
+from errata.solve.keys import KeyPrompts, KeyStreams
+from errata.solve.spread import LeastSquares, Write, spread
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout
 from spread_cases import moment_of, settings_of
+from stream_cases import values_of
 
 PEOPLE = ("Orin Vasker", "Mira Tolland", "Jonas Whitlock", "Edda Rowe", "Hale Corvin", "Zentro", "Bellwether")
+
+
 TEMPLATES = ("{} plays the", "The mother tongue of {} is", "Therefore the council met {} and")
 
 
@@ -32,11 +28,6 @@ def many_facts() -> tuple:
     return tuple(
         type(FACTS[0])(template, person, "violin", "harp") for template in TEMPLATES for person in PEOPLE
     )
-
-
-def values_of(model: EditableModel, count: int) -> Tensor:
-    generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, model.site("ffn", 0).d_out, dtype=torch.float64, generator=generator)
 
 
 # --- streams ---------------------------------------------------------------------------------------
@@ -114,28 +105,6 @@ def test_a_row_that_shares_nothing_runs_whole() -> None:
     assert batch.start == 0
 
 
-@pytest.mark.parametrize("average", ["half", "plain"])
-@pytest.mark.parametrize("contexts", [1, 2, 6])
-def test_the_weights_of_contexts_are_those_of_the_mean(contexts: int, average: str) -> None:
-    each = torch.randn(5, contexts, 3, dtype=torch.float64)
-    weighted = (context_weights(contexts, average)[None, :, None] * each).sum(dim=1)
-    torch.testing.assert_close(weighted, average_over_contexts(each, average))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_what_is_put_away_comes_back_as_it_was(dtype: torch.dtype) -> None:
-    first, second, third = (torch.randn(3, 5).to(dtype) for _ in range(3))
-    shelf = Shelf(first.nbytes + 1)
-    assert shelf.get(0) is None
-    shelf.put(0, first)
-    shelf.put(1, second)
-    shelf.put(2, third)
-    shelf.put(1, third)
-    shelf.put(2, second.T.contiguous().T)
-    for place, tensor in ((0, first), (1, third), (2, second)):
-        assert torch.equal(shelf.get(place), tensor)  # pyright: ignore[reportArgumentType]
-
-
 # --- sums ------------------------------------------------------------------------------------------
 
 
@@ -161,107 +130,3 @@ def test_sums_over_chunks_give_the_update_that_rows_give(
     for path, delta in rows.items():
         wanted = delta.matrix
         torch.testing.assert_close(sums[path].matrix, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))
-
-
-# --- factors ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("facts", [1, 7, 16])
-def test_few_facts_are_solved_from_the_factor_of_the_moments(facts: int) -> None:
-    site = tiny_model("gpt2", "float64").site("ffn", 1)
-    keys = torch.randn(facts, site.d_in, dtype=torch.float64)
-    residual = torch.randn(facts, site.d_out, dtype=torch.float64)
-    wanted = solve(residual, keys, moment_of(site), 5.0, site)
-    found = solve_few(residual, keys, torch.linalg.cholesky(moment_of(site)), 5.0, site)
-    assert set(found.tensors) == set(wanted.tensors)
-    torch.testing.assert_close(found.matrix, wanted.matrix, rtol=0, atol=1e-12)
-
-
-def stored(
-    tmp_path: Path, change: Callable[[Tensor], Tensor] = lambda moment: moment
-) -> tuple[Factors, Site]:
-    model = tiny_model("gpt2", "float64")
-    site = model.site("ffn", 1)
-    write_moment(tmp_path, model, site, change(moment_of(site)), 1000, {})
-    return Factors(tmp_path, model), site
-
-
-@pytest.mark.parametrize("ridge", [0.0, 0.3])
-def test_a_factor_is_kept_and_found_again(
-    ridge: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    factors, site = stored(tmp_path)
-    moment = read_moment(tmp_path, factors.model, site)
-    moment = moment + ridge * moment.trace() / len(moment) * torch.eye(len(moment), dtype=torch.float64)
-    made = factors.lower(site, ridge)
-    assert made is not None
-    torch.testing.assert_close(made @ made.T, moment, rtol=1e-12, atol=1e-12)
-    monkeypatch.setattr(torch.linalg, "cholesky_ex", None)
-    found = factors.lower(site, ridge)
-    assert found is not None
-    assert torch.equal(found, made)
-    factors.check(site)
-
-
-@pytest.mark.parametrize("changed", ["the moments", "the ridge", "the file"])
-def test_a_factor_of_something_else_is_made_anew(
-    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    factors, site = stored(tmp_path)
-    first = factors.lower(site, 0.0)
-    ridge = 0.5 if changed == "the ridge" else 0.0
-    if changed == "the moments":
-        stored(tmp_path, lambda moment: 4 * moment)
-    if changed == "the file":
-        (path,) = (cache_root() / "factors").iterdir()
-        path.write_bytes(path.read_bytes()[:-100])
-    second = factors.lower(site, ridge)
-    assert first is not None
-    assert second is not None
-    assert torch.equal(first, second) == (changed == "the file")
-
-
-def test_moments_without_a_factor_are_told_by_the_check_alone(tmp_path: Path) -> None:
-    factors, site = stored(tmp_path, lambda moment: -moment)
-    assert factors.lower(site, 0.0) is None
-    with pytest.raises(CovarianceError, match="not positive definite"):
-        factors.check(site)
-    with pytest.raises(CovarianceError):
-        check_positive_definite(read_moment(tmp_path, factors.model, site), moment_path(tmp_path, site.path))
-
-
-def test_a_factor_that_cannot_be_kept_is_used_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    factors, site = stored(tmp_path)
-    (tmp_path / "cache").write_text("in the way")
-    assert factors.lower(site, 0.0) is not None
-
-
-def test_nothing_is_written_where_the_moments_lie(tmp_path: Path) -> None:
-    factors, site = stored(tmp_path / "given")
-    factors.check(site)
-    factors.lower(site, 0.0)
-    assert [path.name for path in (tmp_path / "given").iterdir()] == [f"{site.path}.safetensors"]
-
-
-def test_the_factor_gives_the_update_of_a_whole_spread(tmp_path: Path) -> None:
-    model = tiny_model("llama", "float64")
-    for layer in (1, 2):
-        write_moment(tmp_path, model, model.site("ffn", layer), moment_of(model.site("ffn", layer)), 1000, {})
-    prompts = KeyPrompts.of(model, FACTS, CONTEXTS)
-    writes = [Write("ffn", model.site("ffn", 2).path, values_of(model, len(FACTS)))]
-
-    def moment(site: Site) -> Tensor:
-        return read_moment(tmp_path, model, site)
-
-    settings = settings_of()
-    one = spread(model, settings, writes, prompts, LeastSquares(moment, 5.0, 0.1))
-    lower = Factors(tmp_path, model).lower
-    other = spread(model, settings, writes, prompts, LeastSquares(moment, 5.0, 0.1, lower))
-    for path, delta in one.items():
-        torch.testing.assert_close(
-            other[path].matrix, delta.matrix, rtol=0, atol=1e-9 * float(delta.matrix.abs().max())
-        )

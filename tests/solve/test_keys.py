@@ -1,4 +1,4 @@
-"""Keys and current values: the plain version agrees, and nothing after the subject's last token plays a part."""
+"""Keys and values: against a plain version, in any batches and order; sums over chunks."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 
 from errata.edits.deltas import written_back
 from errata.solve import keys as keys_module
-from errata.solve.keys import KeyPrompts, average_over_contexts
+from errata.solve.keys import KeyPrompts, average_over_contexts, context_weights
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, modules_of, plain_key, plain_value
@@ -96,3 +96,11 @@ def test_keys_and_values_are_read_with_the_weights_as_they_stand(family: str) ->
         assert not torch.equal(prompts.values(site.path), value)
         assert not torch.equal(prompts.keys(above, "half"), above_it)
     assert torch.equal(prompts.keys(above, "half"), above_it)
+
+
+@pytest.mark.parametrize("average", ["half", "plain"])
+@pytest.mark.parametrize("contexts", [1, 2, 6])
+def test_the_weights_of_contexts_are_those_of_the_mean(contexts: int, average: str) -> None:
+    each = torch.randn(5, contexts, 3, dtype=torch.float64)
+    weighted = (context_weights(contexts, average)[None, :, None] * each).sum(dim=1)
+    torch.testing.assert_close(weighted, average_over_contexts(each, average))

@@ -1,4 +1,4 @@
-"""The Spread stage and its Deltas: the plain version agrees, and the weights are afterwards what they were before."""
+"""None"""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from errata.edits.deltas import Delta, write_delta, written_back
 from errata.errors import CovarianceError, SettingsError
 from errata.models.model import EditableModel, Site
 from errata.solve.keys import KeyPrompts
-from errata.solve.spread import SpreadStep, Write, least_squares, solve, spread
+from errata.solve.spread import SpreadStep, Write, least_squares, solve, solve_few, spread
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, plain_spread
@@ -18,6 +18,8 @@ from sites import SpreadStage, spread_words
 from spread_cases import moment_of, settings_of, value_of
 
 LAYERS = (0, 1, 2)
+
+
 # name: settings that differ, and where the value of each written kind stands
 CASES: dict[str, tuple[dict[str, object], dict[str, str]]] = {
     "pmet": ({}, {"ffn": "ffn"}),
@@ -231,51 +233,6 @@ def test_thin_and_dense_are_the_same_change() -> None:
     torch.testing.assert_close(thin.matrix, dense.matrix, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", ["ffn", "attention"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_change_goes_where_the_map_is(family: str, kind: str) -> None:
-    """x -> W x becomes x -> W x + Delta x, in every family's storage order (a square weight shows no order)."""
-    model = tiny_model(family, "float64")
-    site = model.site(kind, 1)
-    delta = Delta(
-        torch.randn(site.d_out, 2, dtype=torch.float64), torch.randn(2, site.d_in, dtype=torch.float64)
-    )
-    x = torch.randn(site.d_in, dtype=torch.float64)
-    before = site.module(x).detach()
-    with written_back(site):
-        write_delta(site, delta)
-        torch.testing.assert_close(site.module(x).detach(), before + delta.matrix @ x)
-    assert torch.equal(site.module(x).detach(), before)
-
-
-@pytest.mark.parametrize("change", [torch.float32, torch.float64])
-@pytest.mark.parametrize("weight", ["bfloat16", "float32", "float64"])
-def test_a_change_is_added_in_the_wider_precision_and_rounded_once(weight: str, change: torch.dtype) -> None:
-    site = tiny_model("llama", weight).site("ffn", 1)
-    change_of = (1e-3 * torch.randn(site.matrix.shape, dtype=torch.float64)).to(change)
-    with written_back(site):
-        site.weight.data.copy_(torch.randn(site.matrix.shape, dtype=torch.float64))
-        expected = site.matrix.double() + change_of.double()
-        write_delta(site, Delta(None, None, change_of))
-        result = site.matrix.double().clone()
-    half_a_step = {"bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}[weight]
-    torch.testing.assert_close(result, expected, rtol=1.01 * half_a_step, atol=1e-16)
-
-
-def test_the_weight_comes_back_after_an_error() -> None:
-    site = tiny_model("gpt2").site("attention", 1)
-    before = site.weight.detach().clone()
-
-    def change_and_fail() -> None:
-        with written_back(site):
-            write_delta(site, Delta(None, None, torch.full(site.matrix.shape, torch.nan)))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        change_and_fail()
-    assert torch.equal(site.weight, before)
-
-
 def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
     model = tiny_model("gpt2", "float64")
     site = model.site("ffn", 1)
@@ -292,3 +249,14 @@ def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
         solve(residual, keys, moment, 5.0, site).matrix,
     )
     assert torch.equal(moment, root @ root.T)
+
+
+@pytest.mark.parametrize("facts", [1, 7, 16])
+def test_few_facts_are_solved_from_the_factor_of_the_moments(facts: int) -> None:
+    site = tiny_model("gpt2", "float64").site("ffn", 1)
+    keys = torch.randn(facts, site.d_in, dtype=torch.float64)
+    residual = torch.randn(facts, site.d_out, dtype=torch.float64)
+    wanted = solve(residual, keys, moment_of(site), 5.0, site)
+    found = solve_few(residual, keys, torch.linalg.cholesky(moment_of(site)), 5.0, site)
+    assert set(found.tensors) == set(wanted.tensors)
+    torch.testing.assert_close(found.matrix, wanted.matrix, rtol=0, atol=1e-12)

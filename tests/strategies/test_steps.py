@@ -1,4 +1,4 @@
-"""Strategies: what is written in steps is what the steps do one by one, and every write can be taken back."""
+"""Strategies: what is written in steps is what the steps do one by one."""
 
 import logging
 import math
@@ -9,37 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import errata
 from errata import errors
-from errata.edits.deltas import Delta, sum_deltas
-from errata.evaluation.perplexity import text_perplexity
 from errata.facts.fact import Fact
-from errata.facts.probes import Neighbor, Probe
-from errata.methods.base import Changes
+from errata.methods.base import Changes, no_sites
 from errata.methods.registry import METHODS
 from errata.methods.runs import Run
 from errata.models.model import EditableModel
 from errata.moments.collection import collect
-from errata.planning.plan import prepare
-from errata.planning.request import EditRequest
-from errata.runtime.progress import Progress, silent
-from errata.solve.spread import SpreadSettings
-from errata.strategies import guard, steps
-from errata.strategies.guard import Guard, Health, Watch
+from errata.strategies import steps
 from errata.strategies.steps import Strategy
-from errata.strategies.writing import Writer
 from errata.values import targets
 from errata.values.descent import Outcome
-from errata.values.surprisal import measure_targets
-from families import CONTEXTS, FACTS, SENTENCES, SETTINGS, tiny_model
-from method_cases import LATE
+from families import CONTEXTS, FACTS, SENTENCES, tiny_model
 from plain import plain_row, run
 from poison import own_token, poisoned
-
-GUARD = Guard(texts=SENTENCES)
-WIDE = {**SETTINGS, "solve.covariance_weight": 0.5, "values.clamp": 3.0, "values.learning_rate": 0.5}
+from strategy_cases import WIDE, assert_untouched, settings_of, stepped, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -50,48 +36,6 @@ def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sites = [model.site("ffn", layer) for layer in (0, 1, 2)]
         collect(model, sites, SENTENCES * 5, folder=folder / dtype, corpus="sentences", samples=25)
     return folder
-
-
-def weights_of(model: EditableModel) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
-
-
-def assert_untouched(model: EditableModel, before: dict[str, Tensor]) -> None:
-    assert all(torch.equal(weight, before[name]) for name, weight in model.model.named_parameters())
-
-
-def settings_of(method: str) -> dict[str, object]:
-    """`WIDE` in the settings that the method has."""
-    if method == "rome":
-        return {**{name: value for name, value in WIDE.items() if name != "covariance_weight"}, "layers": [1]}
-    if method == "alphaedit":
-        kept = {name: value for name, value in WIDE.items() if name != "covariance_weight"}
-        return {**kept, "solve.threshold": 1e3, "solve.ridge": 1e-3}
-    if method == "two_site":
-        return {**WIDE, "layers": [1], **LATE, "late.layers": [2], "late.solve.covariance_weight": 0.5}
-    return WIDE
-
-
-def stepped(
-    moments: Path,
-    method: str = "memit",
-    facts: Sequence[Fact] = FACTS,
-    dtype: str = "float64",
-    keep_in: Path | None = None,
-    on_progress: Progress = silent,
-    on_write: steps.OnWrite | None = None,
-    **strategy: object,
-) -> errata.Edit:
-    request = EditRequest(
-        facts,
-        method,
-        settings_of(method),
-        contexts=CONTEXTS,
-        covariance=moments / dtype,
-        strategy=Strategy(**strategy),  # type: ignore[arg-type]
-        keep_in=keep_in,
-    )
-    return prepare(tiny_model("gpt2", dtype), request).run(on_progress, on_write)
 
 
 # --- iterations ------------------------------------------------------------------------------------
@@ -244,7 +188,7 @@ def test_iterations_end_where_no_value_is_a_number_any_more(
 
 
 def test_methods_without_values_cannot_be_iterated() -> None:
-    valueless = replace(METHODS["memit"], settings=SpreadSettings)
+    valueless = replace(METHODS["memit"], sites=no_sites)
     steps.check_strategy(valueless, Strategy())
     with pytest.raises(errors.SettingsError, match="nothing to iterate"):
         steps.check_strategy(valueless, Strategy(iterations=2))
@@ -339,171 +283,3 @@ def test_later_batches_of_alphaedit_know_the_earlier_keys(moments: Path) -> None
     )
     for path, delta in found.deltas.items():
         assert not torch.allclose(delta.matrix, first.deltas[path].matrix + alone.deltas[path].matrix)
-
-
-# --- the guard -------------------------------------------------------------------------------------
-
-
-def test_the_guard_takes_the_write_back_and_keeps_what_was_good(
-    moments: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = tiny_model("gpt2", "float32")
-    before, two = weights_of(model), stepped(moments, "rome", FACTS[:2], dtype="float32")
-    healths = iter([Health(10.0, 1.0), Health(11.0, 1.0), Health(12.0, 0.9), Health(99.0, 0.9)])
-    monkeypatch.setattr(Watch, "measure", lambda _: next(healths))
-    with caplog.at_level(logging.WARNING):
-        found = stepped(moments, "rome", dtype="float32", guard=GUARD)
-    assert "The run has ended at write 3" in caplog.text
-    assert "rose from 10 to 99" in str(found.origin.strategy["ended_by"])
-    assert found.facts == FACTS[:2]
-    assert [one.fact for one in found.dropped] == list(FACTS[2:])
-    assert "rose from 10 to 99" in found.dropped[0].reason
-    assert [record["perplexity"] for record in found.history] == [11.0, 12.0]
-    for path, delta in two.deltas.items():
-        torch.testing.assert_close(delta.matrix, found.deltas[path].matrix, rtol=0, atol=1e-6)
-    assert_untouched(model, before)
-
-
-@pytest.mark.parametrize("bad", [Health(31.0, 1.0), Health(math.nan, 1.0), Health(10.0, 0.4)])
-def test_a_first_write_that_harms_leaves_no_edit(
-    bad: Health, moments: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tiny_model("gpt2", "float32")
-    before, healths = weights_of(model), iter([Health(10.0, 1.0), bad])
-    monkeypatch.setattr(Watch, "measure", lambda _: next(healths))
-    with pytest.raises(errors.Collapsed, match="first write"):
-        stepped(moments, dtype="float32", guard=GUARD)
-    assert_untouched(model, before)
-
-
-def test_a_bad_iteration_keeps_the_facts_of_the_good_ones(
-    moments: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = stepped(moments, dtype="float32", iterations=1)
-    healths = iter([Health(10.0, 1.0), Health(11.0, 1.0), Health(99.0, 1.0)])
-    monkeypatch.setattr(Watch, "measure", lambda _: next(healths))
-    found = stepped(moments, dtype="float32", iterations=3, stop="never", guard=GUARD)
-    assert (found.facts, found.dropped) == (FACTS, ())
-    for path, delta in one.deltas.items():
-        assert torch.equal(delta.matrix, found.deltas[path].matrix)
-
-
-@pytest.mark.parametrize("guard", [GUARD, None])
-def test_a_write_that_is_not_a_number_is_taken_back(
-    guard: Guard | None, moments: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, run_once = tiny_model("gpt2", "float32"), Run.changes
-    before, one = weights_of(model), stepped(moments, dtype="float32")
-    broken = {
-        path: Delta(None, None, torch.full(delta.shape, math.inf)) for path, delta in one.deltas.items()
-    }
-    monkeypatch.setattr(Watch, "measure", lambda _: Health(10.0, 1.0))
-    changes = iter([None, Changes(broken), Changes(broken)])
-    monkeypatch.setattr(Run, "changes", lambda *given: next(changes) or run_once(*given))
-    found = stepped(moments, dtype="float32", iterations=2, stop="never", guard=guard)
-    assert "infinite or not a number" in str(found.origin.strategy["ended_by"])
-    for path, delta in one.deltas.items():
-        assert torch.equal(delta.matrix, found.deltas[path].matrix)
-    with pytest.raises(errors.Collapsed, match="first write"):
-        stepped(moments, dtype="float32", guard=guard)
-    assert_untouched(model, before)
-
-
-def test_the_guard_asks_nothing_that_an_edit_sees() -> None:
-    seen = (Probe("The capital of Mirenth is", "Lindale"), Probe("Zentro was created by", "Bellwether"))
-    held_out = Probe("The capital of Tessaly is", "Port Avel")
-    fact = Fact(
-        *("The capital of {} is", "Valdoria", "Kestrel", "Lindale"),
-        neighborhood_prompts=(*seen, held_out),
-        neighbors=(Neighbor("The capital of {} is", "Mirenth", "Lindale"),),
-    )
-    assert guard._neighbors([fact, FACTS[3]], 0) == [held_out]
-
-
-def test_a_model_in_good_health_is_left_alone(moments: Path) -> None:
-    loose = Guard(texts=SENTENCES, max_perplexity_ratio=1e6, min_accuracy_ratio=0.0)
-    guarded, free = (stepped(moments, dtype="float32", guard=guard) for guard in (loose, None))
-    for path, delta in free.deltas.items():
-        assert torch.equal(delta.matrix, guarded.deltas[path].matrix)
-    assert {"perplexity", "neighbor_accuracy"} <= guarded.history[0].keys()
-
-
-def test_without_texts_the_guard_says_what_to_give() -> None:
-    fact = Fact("The capital of {} is", "Valdoria", "Kestrel")
-    with pytest.raises(errors.FactError, match="no texts"):
-        Watch(Guard(), tiny_model("gpt2"), [fact], 0)
-
-
-@pytest.mark.parametrize("wrong", [{"max_perplexity_ratio": 1.0}, {"min_accuracy_ratio": 1.0}])
-def test_bounds_without_a_sense_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(errors.SettingsError, match="guard"):
-        Guard(**wrong)
-
-
-# --- the parts -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma2"])
-def test_perplexity_is_that_of_each_text_alone(family: str) -> None:
-    model = tiny_model(family, "float64")
-    each = []
-    for text in SENTENCES:
-        ids = torch.tensor([model.tokenizer(text).input_ids])
-        with torch.no_grad():
-            log_p = model.model(input_ids=ids).logits[0].log_softmax(dim=-1)
-        said = log_p[range(ids.shape[1] - 1), ids[0, 1:]].sum()
-        each.append(math.exp(-float(said) / ids.shape[1]))
-    assert text_perplexity(model, SENTENCES) == pytest.approx(sum(each) / len(each), rel=1e-9)
-
-
-def test_targets_are_measured_as_one_would_by_hand(moments: Path) -> None:
-    model = tiny_model("gpt2", "float64")
-    easy = (Fact("Today I see {}", "Valdoria", "was"), Fact("{}", "Jonas Whitlock", "is"))
-    with stepped(moments, facts=easy, iterations=4, stop="never").applied(model):
-        found = measure_targets(model, (*FACTS, *easy), CONTEXTS)
-        for index, fact in enumerate((*FACTS, *easy)):
-            surprisals, on_top = [], True
-            for context in CONTEXTS:
-                row = plain_row(model, context, fact.prompt, fact.subject, fact.target_new)
-                with torch.no_grad():
-                    log_p = run(model, row.ids).log_softmax(dim=-1)[-len(row.target) :]
-                surprisals.append(-float(log_p[range(len(row.target)), row.target].mean()))
-                on_top = on_top and log_p.argmax(dim=-1).tolist() == row.target
-            assert float(found.nll[index]) == pytest.approx(sum(surprisals) / len(surprisals), rel=1e-9)
-            assert bool(found.on_top[index]) == on_top
-    assert found.on_top.any()
-    assert not found.on_top.all()
-
-
-def test_a_write_is_taken_back_bit_for_bit(moments: Path) -> None:
-    model = tiny_model("gpt2", "float32")
-    untouched, writer = weights_of(model), Writer(model)
-    deltas = stepped(moments, dtype="float32").deltas
-    with writer.put_back():
-        writer.write(deltas)
-        writer.write(deltas)
-        good = weights_of(model)
-        writer.write(deltas)
-        with writer.unedited():
-            assert_untouched(model, untouched)
-        writer.take_back()
-        assert_untouched(model, good)
-        writer.take_back(2)
-        assert_untouched(model, untouched)
-    assert not writer.total()
-
-
-def test_texts_of_one_token_have_no_perplexity() -> None:
-    with pytest.raises(ValueError, match="two tokens"):
-        text_perplexity(tiny_model("gpt2"), ["a", "b"])
-
-
-def test_a_sum_of_deltas_writes_what_they_write() -> None:
-    torch.manual_seed(0)
-    site = tiny_model("gpt2", "float64").site("ffn", 1)
-    small = [Delta(torch.randn(site.d_out, 2), torch.randn(2, site.d_in)) for _ in range(3)]
-    wide = Delta(None, None, torch.randn(site.d_out, site.d_in))
-    assert sum_deltas(small).rank == 6
-    for parts in (small, [*small, wide], small * 5):
-        added = torch.stack([part.matrix for part in parts]).sum(dim=0)
-        torch.testing.assert_close(sum_deltas(parts).matrix, added, rtol=0, atol=1e-5)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from errata.edits.deltas import Delta
 from errata.edits.edit import Dropped, Edit, EditOrigin
+from errata.facts.fact import Fact
+from errata.facts.probes import Neighbor
 from errata.models.loading import from_parts
 from errata.models.model import EditableModel
 from families import CONTEXTS, FACTS, tiny_model

@@ -20,6 +20,7 @@ from errata.edits.deltas import Delta
 from errata.edits.edit import Edit, EditOrigin, load_edit
 from errata.errors import ErrataError
 from errata.facts.fact import Fact, check_facts, read_facts
+from errata.runtime import to_json
 
 MODULE = "transformer.h.1.mlp.c_proj"
 FACT = Fact("The capital of {} is", "France", "Cairo", "Paris", ["In {} they meet in"])
@@ -167,7 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
 # --- random inputs -----------------------------------------------------------------------------------
 
 RECORDS: tuple[dict[str, object], ...] = (
-    FACT.to_json() | {"neighborhood_prompts": [{"prompt": "Rome is in", "target": "Italy"}], "case_id": 3},
+    to_json(FACT) | {"neighborhood_prompts": [{"prompt": "Rome is in", "target": "Italy"}], "case_id": 3},
     {
         "case_id": 0,
         "requested_rewrite": {

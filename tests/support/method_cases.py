@@ -35,6 +35,8 @@ class Case:
     """The paths that an edit with these settings changes."""
     quick: Mapping[str, object] = field(default_factory=lambda: {"values.steps": 1})
     """Over any preset or the rule: what makes a run short."""
+    layers: str = "layers"
+    """The setting that names the first blocks to write."""
     preset: str = "llama-2-iterative"
     """A preset of some other model."""
     samples_contexts: bool = True
@@ -51,7 +53,7 @@ class Case:
 
     def given(self, model: EditableModel) -> dict[str, object]:
         """The settings for a model."""
-        layers = cast("list[int]", self.settings.get("layers", []))
+        layers = cast("list[int]", self.settings[self.layers])
         return {**self.settings, **self.own(model, layers)}
 
 
@@ -155,6 +157,7 @@ CASES: dict[str, Case] = {
             "late.solve.covariance_weight": 0.1,
         },
         written=down_projections(1, 2, 3),
+        layers="early.layers",
         quick={"early.values.steps": 1, "late.values.steps": 1, "late.layers": [3]},
         preset="almanac",
         post_norm=False,

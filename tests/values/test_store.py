@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from errata.facts.fact import Fact
 from errata.methods.base import SiteSettings
+from errata.methods.registry import METHODS
 from errata.models.model import EditableModel
 from errata.settings.method_presets import load_presets
 from errata.settings.schema import build
@@ -210,3 +211,26 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.
     assert told == [("optimization", len(FACTS), len(FACTS))]
     assert all(torch.equal(again.value(place), first.value(place)) for place in first.initial)
     assert again.traces == first.traces
+
+
+RECIPES = {
+    "pmet": "2a68654272f680fecd6d993a7dc729d1",
+    "memit": "000448e9ed613ade16f9af2bde96cb23",
+    "alphaedit": "000448e9ed613ade16f9af2bde96cb23",
+    "rome": "e90e6c5dd64ce8295ff5d9334e3cafe9",
+    "early": "0d2803e5bac24039bc7a5815151aa235",
+    "late": "032e1d6c33ae5e5ea492e8745ab5d2de",
+}
+"""Digests of Almanac's presets as the version with flat settings computed them; the two last are two_site's."""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_values_of_the_version_with_flat_settings_are_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EditableModel, "measure_fingerprint", lambda _: "0" * 64)
+    method = name if name in METHODS else "two_site"
+    settings = build(METHODS[method].settings, load_presets(method).for_model("almanac", 10).values)
+    site = METHODS[method].sites(settings)[name == "late"]
+    store = TargetStore.of(tmp_path, tiny_model("gpt2"), ("", "I think."), site, relax=name == "pmet")
+    assert store.recipe == RECIPES[name]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from errata.errors import ResultsError
 from errata.results import Score, mean_score
+from errata.runtime import from_json
 from errata.settings import layers_by_rule
 
 KINDS = ("state", "ffn", "attention")
@@ -75,44 +75,20 @@ class Effects:
         values = [self.restored[kind][layer][place] - self.noised for place in places]
         return math.fsum(values) / len(values) if values else None
 
-    def to_json(self) -> dict[str, object]:
-        """The effects as a JSON object."""
-        return {
-            "subject": self.subject,
-            "question": self.question,
-            "answer": self.answer,
-            "answer_token": self.answer_token,
-            "tokens": list(self.tokens),
-            "subject_tokens": list(self.subject_tokens),
-            "clean": self.clean,
-            "noised": self.noised,
-            "restored": {kind: [list(row) for row in rows] for kind, rows in self.restored.items()},
-        }
-
 
 def effects_from_json(value: object) -> Effects:
-    """The opposite of `Effects.to_json`.
+    """The opposite of `to_json`.
 
     Raises:
         ResultsError: something is missing or of the wrong type.
     """
     try:
-        row = cast("dict[str, object]", value)
-        restored = cast("dict[str, list[list[float]]]", row["restored"])
-        start, end = cast("list[int]", row["subject_tokens"])
-        return Effects(
-            subject=str(row["subject"]),
-            question=str(row["question"]),
-            answer=str(row["answer"]),
-            answer_token=str(row["answer_token"]),
-            tokens=tuple(map(str, cast("list[object]", row["tokens"]))),
-            subject_tokens=(int(start), int(end)),
-            clean=float(cast(float, row["clean"])),
-            noised=float(cast(float, row["noised"])),
-            restored={kind: tuple(tuple(map(float, line)) for line in restored[kind]) for kind in KINDS},
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ResultsError(f"This is no traced fact ({type(error).__name__}: {error}).") from error
+        effects = from_json(Effects, value, "it")
+    except ValueError as error:
+        raise ResultsError(f"This is no traced fact ({error})") from error
+    if not effects.restored.keys() >= set(KINDS):
+        raise ResultsError(f"This is no traced fact: restored must have {', '.join(KINDS)}.")
+    return effects
 
 
 def average(effects: Sequence[Effects], kind: str, group: str) -> list[Score | None]:

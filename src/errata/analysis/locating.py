@@ -17,7 +17,7 @@ from errata.errors import FactError, ResultsError, SettingsError
 from errata.facts import Fact
 from errata.models import EditableModel
 from errata.passes import EncodedRow, Row, by_length, encode_rows, pad
-from errata.runtime import Progress, atomic_file, silent
+from errata.runtime import Progress, atomic_file, silent, to_json
 
 VERSION = 1
 """Of how the numbers come about: raised when they change, so that old files are not found any more."""
@@ -198,7 +198,7 @@ class _Run:
     def _save(self, question: Traceable, effects: Effects) -> None:
         if self.keep_in is not None:
             with atomic_file(self._path(question)) as aside:
-                aside.write_text(json.dumps(effects.to_json(), ensure_ascii=False), encoding="utf-8")
+                aside.write_text(json.dumps(to_json(effects), ensure_ascii=False), encoding="utf-8")
 
     def _path(self, question: Traceable) -> Path:
         row = question.row.row

@@ -21,7 +21,7 @@ from errata.analysis.effects import DECISIVE, GROUPS, KINDS, TITLES, average, cr
 from errata.analysis.locating import Located
 from errata.errors import MissingExtra
 from errata.results import Score, mean_score
-from errata.runtime import atomic_folder
+from errata.runtime import atomic_folder, to_json
 from errata.settings import load_presets, method_names
 
 RESULTS, PRESET, PAGE = "results.json", "critical-layers.toml", "index.html"
@@ -58,7 +58,7 @@ def write_located(located: Located, path: str | os.PathLike[str], figures: int =
         _write_json(folder / RESULTS, summary(located))
         (folder / "facts").mkdir()
         for number, one in enumerate(located.effects, start=1):
-            _write_json(folder / "facts" / f"{number:03d}.json", one.to_json())
+            _write_json(folder / "facts" / f"{number:03d}.json", to_json(one))
         names = draw_all(located, folder / "figures", figures)
         (folder / PRESET).write_text(preset_text(located), encoding="utf-8")
         (folder / PAGE).write_text(_page(located, folder / "figures", names), encoding="utf-8")
@@ -85,13 +85,11 @@ def summary(located: Located) -> dict[str, object]:
             {"question": each.fact.question, "target_true": each.fact.target_true, "reason": each.reason}
             for each in located.left_out
         ],
-        "clean": _json(mean_score(effects.clean for effects in located.effects)),
-        "noised": _json(mean_score(effects.noised for effects in located.effects)),
-        "total_effect": _json(mean_score(effects.total_effect for effects in located.effects)),
+        "clean": to_json(mean_score(effects.clean for effects in located.effects)),
+        "noised": to_json(mean_score(effects.noised for effects in located.effects)),
+        "total_effect": to_json(mean_score(effects.total_effect for effects in located.effects)),
         "average_indirect_effect": {
-            kind: {
-                group: [_json(score) for score in average(located.effects, kind, group)] for group in GROUPS
-            }
+            kind: {group: to_json(average(located.effects, kind, group)) for group in GROUPS}
             for kind in KINDS
         },
         "critical_layers": list(several),
@@ -163,10 +161,6 @@ def _shown(score: Score | None) -> str:
     if score is None:
         return ""
     return f"{score.mean:.3f}" + ("" if score.margin is None else f" ± {score.margin:.3f}")
-
-
-def _json(score: Score | None) -> dict[str, float | int | None] | None:
-    return None if score is None else score.to_json()
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -30,10 +30,6 @@ class Similarity:
     facts: int
     top: int
 
-    def to_json(self) -> dict[str, object]:
-        """As a JSON object."""
-        return {"cosine": self.cosine, "jaccard": self.jaccard, "facts": self.facts, "top": self.top}
-
 
 def component_similarity(
     model: EditableModel, facts: Sequence[Fact], top: int = TOP, on_progress: Progress = silent

@@ -103,7 +103,12 @@ def neighbors(
         check_output(output)
         facts = errata.read_facts(file)
         loaded = load_model(terminal, model, dtype, device, device_map)
-        found = preparing.find(terminal, loaded, facts, seed, count, keep_unqualified)
+        from errata.planning import find_neighbors
+
+        with terminal.progress("Asking about neighbors") as on_progress:
+            found = find_neighbors(loaded, facts, seed, count, keep_unqualified, on_progress)
+        found.check()
+        preparing.show_neighbors(terminal, facts, found)
         errata.write_facts(output, found.facts)
         terminal.show(f"{counted(len(found.facts), 'fact')} written to {output}.")
         terminal.result({"output": str(output), **preparing.neighbors_json(facts, found)})

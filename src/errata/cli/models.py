@@ -10,9 +10,9 @@ import typer
 from errata.cli import options
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
-from errata.models import ARCHITECTURES, Architecture
 
 if TYPE_CHECKING:
+    from errata.models import Architecture
     from errata.planning import Needs, Shape
 
 MEMORY = "Memory"
@@ -64,6 +64,8 @@ def models(
 
 
 def _tell_families(terminal: Terminal) -> None:
+    from errata.models import ARCHITECTURES
+
     made = table("Family", "Block runs", "Blocks", "FFN output", "Attention output", "Post-norm")
     for row in ARCHITECTURES.values():
         made.add_row(

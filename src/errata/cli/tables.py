@@ -10,6 +10,7 @@ from rich.table import Table
 
 import errata
 from errata.results import REGISTRY, Phase, Results, Score, TableRow
+from errata.runtime import to_json
 
 PHASES: tuple[Phase, ...] = ("before", "after")
 
@@ -119,7 +120,7 @@ def scores_json(results: Results) -> dict[str, object]:
     """All scores by phase and name."""
     phases = ("before", "after") if results.has_before else ("after",)
     return {
-        phase: {name: score.to_json() for name, score in results.scores(phase).items() if score is not None}
+        phase: {name: to_json(score) for name, score in results.scores(phase).items() if score is not None}
         for phase in phases
     }
 
@@ -183,4 +184,4 @@ def dropped_table(edit: errata.Edit) -> Table:
 
 def dropped_json(edit: errata.Edit) -> list[dict[str, object]]:
     """The facts that were left out, as JSON objects."""
-    return [{"reason": one.reason, "fact": one.fact.to_json()} for one in edit.dropped]
+    return to_json(edit.dropped)

@@ -4,12 +4,14 @@ On disk an edit is a folder: `edit.safetensors` with the changes, `edit.json` wi
 not `edit.py`: the public function is called `errata.edit` (docs/decisions).
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, ClassVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -19,19 +21,35 @@ from torch import Tensor
 from errata.edits.deltas import Delta, check_finite, sites_of, write_delta
 from errata.edits.folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
-from errata.facts import Fact, fact_from_json, kind, short
+from errata.facts import Fact
 from errata.models import EditableModel, Site
-from errata.runtime import atomic_folder, write_json
+from errata.runtime import Form, JsonMismatch, atomic_folder, from_json, to_json, write_json
 
 FORMAT = 1
 """The version of the folder's layout."""
 
-SettingValue = bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None
+LONGEST_REASON = 500
+
+
+def _read_setting(value: object, name: str) -> object:
+    """JSON has lists only; a setting of several values is a tuple."""
+    members = cast("list[object]", value if isinstance(value, list) else [value])
+    if value is not None and not all(isinstance(member, bool | int | float | str) for member in members):
+        raise JsonMismatch(f"{name} must be a number, a text, true, false, null, or a list of those.")
+    return tuple(members) if isinstance(value, list) else value
+
+
+SettingValue = Annotated[
+    bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | None,
+    Form(read=_read_setting),
+]
 
 
 @dataclass(frozen=True)
 class Dropped:
     """A fact that was asked for and left out of the edit, and why."""
+
+    JSON: ClassVar = Form(write=lambda dropped: {"reason": dropped.reason, "fact": to_json(dropped.fact)})
 
     fact: Fact
     reason: str
@@ -40,6 +58,8 @@ class Dropped:
 @dataclass(frozen=True)
 class EditOrigin:
     """Where an edit comes from: everything that it takes to make it again, and to know where it belongs."""
+
+    JSON: ClassVar = Form(exact=True)
 
     method: str
     settings: Mapping[str, SettingValue]
@@ -152,19 +172,9 @@ class Edit:
 
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""
-        return {
-            "format": FORMAT,
-            **asdict(self.origin),
-            "changes": {
-                path: {"shape": delta.shape, "rank": delta.rank} for path, delta in self.deltas.items()
-            },
-            "measured": dict(self.measured),
-            "history": [dict(write) for write in self.history],
-            "facts": [fact.to_json() for fact in self.facts],
-            "dropped": [
-                {"reason": dropped.reason, "fact": dropped.fact.to_json()} for dropped in self.dropped
-            ],
-        }
+        changes = {path: _Change(delta.shape, delta.rank) for path, delta in self.deltas.items()}
+        contents = _Contents(changes, self.measured, self.history, self.facts, self.dropped)
+        return {"format": FORMAT, **to_json(self.origin), **to_json(contents)}
 
     def _check(self, model: EditableModel) -> None:
         if any(_same_edit(entry.edit, self) for entry in _written(model)):
@@ -177,6 +187,31 @@ class Edit:
                 f"{model.name} has other weights. Load the model it was made for, or make the edit again."
             )
         sites_of(model, self.deltas)
+
+
+@dataclass(frozen=True)
+class _Change:
+    """The size of one weight's change."""
+
+    shape: tuple[int, ...]
+    rank: int
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What `edit.json` holds next to the edit's origin."""
+
+    JSON: ClassVar = Form(exact=True)
+
+    changes: Mapping[str, _Change]
+    measured: Mapping[str, float]
+    history: tuple[Mapping[str, SettingValue], ...]
+    facts: tuple[Fact, ...]
+    dropped: tuple[Dropped, ...]
+
+    def as_edit(self, deltas: Mapping[str, Delta], origin: EditOrigin) -> Edit:
+        """With the changes themselves, and where they come from."""
+        return Edit(deltas, self.facts, origin, self.dropped, self.measured, self.history)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,15 +262,9 @@ def load_edit(folder: str | os.PathLike[str]) -> Edit:
         EditError: the folder is not an edit, or a file of it is damaged or does not fit the other.
     """
     about_file, weights_file = (own_file(Path(folder), name) for name in (ABOUT, WEIGHTS))
-    about = _read_about(about_file)
-    try:
-        shapes = {path: tuple(change["shape"]) for path, change in about.pop("changes").items()}
-        deltas = read_deltas(weights_file, shapes)
-    except EditError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise EditError(_unlike(about_file, str(error)[:LONGEST_REASON])) from error
-    return _edit_of(deltas, about, about_file)
+    origin, contents = _read_about(about_file)
+    shapes = {path: change.shape for path, change in contents.changes.items()}
+    return contents.as_edit(read_deltas(weights_file, shapes), origin)
 
 
 def edit_described(deltas: Mapping[str, Delta], file: Path) -> Edit:
@@ -244,102 +273,19 @@ def edit_described(deltas: Mapping[str, Delta], file: Path) -> Edit:
     Raises:
         EditError: the file is damaged.
     """
-    about = _read_about(file)
-    del about["changes"]
-    return _edit_of(deltas, about, file)
+    origin, contents = _read_about(file)
+    return contents.as_edit(deltas, origin)
 
 
-def _read_about(file: Path) -> dict[str, Any]:
-    """All of `edit.json` but its format, each field of the right kind."""
+def _read_about(file: Path) -> tuple[EditOrigin, _Contents]:
     about = read_json(file)
     if about.pop("format", None) != FORMAT:
         raise EditError(f"{file} is not an edit of format {FORMAT}, which this version of Errata reads.")
-    _check_about(about, file)
-    return about
-
-
-def _edit_of(deltas: Mapping[str, Delta], about: dict[str, Any], about_file: Path) -> Edit:
-    """The edit from what is left of `edit.json` once its changes are read."""
+    origin = {field.name: about.pop(field.name) for field in fields(EditOrigin) if field.name in about}
     try:
-        facts = tuple(fact_from_json(row) for row in about.pop("facts"))
-        dropped = tuple(
-            Dropped(fact_from_json(row["fact"]), str(row["reason"])) for row in about.pop("dropped")
-        )
-        measured = about.pop("measured")
-        history = tuple(
-            {name: _setting(value) for name, value in write.items()} for write in about.pop("history")
-        )
-        contexts = tuple(about.pop("contexts"))
-        settings, strategy = (
-            {name: _setting(value) for name, value in about.pop(group).items()}
-            for group in ("settings", "strategy")
-        )
-        origin = EditOrigin(contexts=contexts, settings=settings, strategy=strategy, **about)
-    except (ErrataError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise EditError(_unlike(about_file, str(error)[:LONGEST_REASON])) from error
-    return Edit(deltas, facts, origin, dropped, measured, history)
-
-
-FIELDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("changes", "settings", "strategy", "measured", "versions"), (dict,)),
-    **dict.fromkeys(("facts", "dropped", "contexts", "history"), (list,)),
-    **dict.fromkeys(
-        ("method", "model", "fingerprint", "model_dtype", "covariance", "preset", "created"), (str,)
-    ),
-    "revision": (str, type(None)),
-    "seed": (int,),
-}
-"""What `edit.json` holds besides its format."""
-LONGEST_REASON = 500
-SETTING = (bool, int, float, str, list, type(None))
-MEMBERS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("settings", "strategy"), SETTING),
-    **dict.fromkeys(("changes", "facts", "dropped", "history"), (dict,)),
-    **dict.fromkeys(("versions", "contexts"), (str,)),
-    "measured": (int, float),
-}
-"""What the members of those fields are."""
-
-
-def _check_about(about: Mapping[str, object], file: Path) -> None:
-    for name, kinds in FIELDS.items():
-        if name not in about:
-            raise EditError(_unlike(file, f"it has no {name!r}"))
-        _check_kind(about[name], kinds, name, file)
-    for name in about:
-        if name not in FIELDS:
-            raise EditError(
-                _unlike(file, f"it has {short(name)}, which this version of Errata does not know")
-            )
-    for name, kinds in MEMBERS.items():
-        for member in _members(about[name]):
-            _check_kind(member, kinds, f"a member of {name}", file)
-    for write in cast("list[object]", about["history"]):
-        for value in _members(write):
-            _check_kind(value, SETTING, "a member of history's members", file)
-
-
-def _members(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return cast("dict[str, object]", value).values()
-    return cast("list[object]", value)
-
-
-def _check_kind(value: object, kinds: tuple[type, ...], name: str, file: Path) -> None:
-    if not isinstance(value, kinds):
-        raise EditError(_unlike(file, f"{name} is {kind(value)}"))
-    if isinstance(value, list) and kinds is SETTING and not all(map(_is_scalar, cast("list[object]", value))):
-        raise EditError(_unlike(file, f"{name} has lists or objects inside a list"))
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, bool | int | float | str)
-
-
-def _unlike(file: Path, why: str) -> str:
-    return f"{file} is not as `errata edit` writes it: {why}. Copy or make the edit again."
-
-
-def _setting(value: SettingValue | list[int] | list[float] | list[str]) -> SettingValue:
-    """JSON has lists only; a setting of several values is a tuple."""
-    return cast(SettingValue, tuple(value)) if isinstance(value, list) else value
+        return from_json(EditOrigin, origin, "it"), from_json(_Contents, about, "it")
+    except (ErrataError, ValueError) as error:
+        why = str(error)[:LONGEST_REASON].rstrip(".")
+        raise EditError(
+            f"{file} is not as `errata edit` writes it: {why}. Copy or make the edit again."
+        ) from error

@@ -14,14 +14,13 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 from errata.edits.deltas import sum_deltas
 from errata.edits.edit import Edit, SettingValue, load_edit
 from errata.errors import EditError, FactError, SettingsError, WrongModel
 from errata.facts import Fact
 from errata.models import EditableModel
-from errata.runtime import atomic_file, write_json
+from errata.runtime import atomic_file, from_json, object_of, to_json, write_json
 
 INDEX, EDITS, FORMAT = "stack.json", "edits", 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -37,6 +36,17 @@ class Entry:
     created: str
     on_top_of: tuple[str, ...] = ()
     """The edits that were in the weights while this one was made."""
+
+
+@dataclass(frozen=True)
+class _Index:
+    """What `stack.json` holds."""
+
+    format: int
+    model: str
+    revision: str | None
+    fingerprint: str
+    edits: tuple[Entry, ...]
 
 
 @dataclass(frozen=True)
@@ -219,16 +229,9 @@ class Stack:
     def _write(self, entries: tuple[Entry, ...]) -> "Stack":
         """Replace the index."""
         changed = replace(self, entries=entries)
-        rows = [{**vars(entry), "on_top_of": list(entry.on_top_of)} for entry in entries]
-        about = {
-            "format": FORMAT,
-            "model": self.model,
-            "revision": self.revision,
-            "fingerprint": self.fingerprint,
-            "edits": rows,
-        }
+        index = _Index(FORMAT, self.model, self.revision, self.fingerprint, entries)
         with atomic_file(self.folder / INDEX) as aside:
-            write_json(aside, about)
+            write_json(aside, to_json(index))
         return changed
 
 
@@ -263,22 +266,17 @@ def open_stack(folder: str | os.PathLike[str]) -> Stack:
     if not file.is_file():
         raise EditError(f"{folder} is not a stack of edits: it has no {INDEX}. `errata stack add` makes one.")
     try:
-        about = cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
+        about = object_of(json.loads(file.read_text(encoding="utf-8")), "it")
         if about["format"] != FORMAT:
             raise EditError(f"{file} has format {about['format']}; this version of Errata reads {FORMAT}.")
-        entries = tuple(
-            Entry(row["name"], row["facts"], row["method"], row["created"], tuple(row["on_top_of"]))
-            for row in cast("list[dict[str, Any]]", about["edits"])
-        )
-        stack = Stack(Path(folder), about["model"], about["revision"], about["fingerprint"], entries)
-        well = all(
-            NAME.fullmatch(entry.name) and (file.parent / EDITS / entry.name).is_dir() for entry in entries
-        )
+        index = from_json(_Index, about, "it")
     except EditError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise EditError(f"{file} is damaged: {error!r}. Restore it from a copy.") from error
-    if not well or len({entry.name for entry in entries}) < len(entries):
+    stack = Stack(Path(folder), index.model, index.revision, index.fingerprint, index.edits)
+    well = all(NAME.fullmatch(name) and (file.parent / EDITS / name).is_dir() for name in stack.names)
+    if not well or len(set(stack.names)) < len(stack.names):
         raise EditError(
             f"{file} names an edit twice, or one whose folder is not there. Restore it from a copy."
         )

@@ -23,7 +23,7 @@ from errata.facts import Fact
 from errata.models import EditableModel
 from errata.planning import EditRequest, find_neighbors, prepare
 from errata.results import Results, load_results
-from errata.runtime import Progress, atomic_file, cache_root, silent
+from errata.runtime import Progress, atomic_file, cache_root, silent, to_json
 from errata.strategies import Strategy
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def _analysed(
     began = time.perf_counter()
     found = component_similarity(model, facts, on_progress=on_progress)
     seconds = {"edit": 0.0, "evaluation": round(time.perf_counter() - began, 3)}
-    return {"steps": [], "seconds": seconds, "similarity": found.to_json()}
+    return {"steps": [], "seconds": seconds, "similarity": to_json(found)}
 
 
 def _edited(

@@ -12,16 +12,16 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from dataclasses import field as dataclass_field
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 from errata.errors import FactError
 from errata.facts import wording
 from errata.facts.probes import Neighbor, Probe, fact_values
 from errata.facts.records import KINDS, Record, Row, published_row, read_records
 from errata.facts.wording import Flaw
-from errata.runtime import atomic_file
+from errata.runtime import Form, atomic_file, object_of, to_json
 
 
 @dataclass(frozen=True, init=False)
@@ -42,6 +42,8 @@ class Fact:
         EmptyTarget: a target is empty.
         FactError: anything else is missing, empty, or of the wrong type.
     """
+
+    JSON: ClassVar = Form(read=lambda value, name: fact_from_json(object_of(value, name)), omit_defaults=True)
 
     prompt: str
     subject: str
@@ -138,21 +140,12 @@ class Fact:
                 probes.append(Probe(item, self.target_true))
         return tuple(probes)
 
-    def to_json(self) -> dict[str, object]:
-        """The fact as a row of Errata's own JSONL; fields that have their default are left out."""
-        row: dict[str, object] = {}
-        for field in fields(self):
-            value: object = getattr(self, field.name)
-            if field.default is MISSING or value != field.default:
-                row[field.name] = _plain(value)
-        return row
-
 
 FIELDS = tuple(field.name for field in fields(Fact))
 
 
 def fact_from_json(row: Mapping[str, object]) -> Fact:
-    """The fact of one row of Errata's own JSONL: the opposite of `Fact.to_json`.
+    """The fact of one row of Errata's own JSONL: the opposite of `to_json`.
 
     Raises:
         FactError: as `Fact`, and for a field that is missing or unknown.
@@ -214,7 +207,7 @@ def check_facts(path: str | os.PathLike[str]) -> list[Problem]:
 
 def write_facts(path: str | os.PathLike[str], facts: Iterable[Fact]) -> None:
     """Write Errata's own JSONL, all or nothing; gzipped when the path ends in `.gz`."""
-    text = "".join(json.dumps(fact.to_json(), ensure_ascii=False) + "\n" for fact in facts)
+    text = "".join(json.dumps(to_json(fact), ensure_ascii=False) + "\n" for fact in facts)
     data = text.encode("utf-8")
     with atomic_file(path) as aside:
         # Without a time stamp the same facts give the same bytes.
@@ -341,12 +334,6 @@ def _report(path: str | os.PathLike[str], problems: list[Problem]) -> str:
         shown.append(f"  ... and {len(problems) - _SHOWN} more")
     lines = [f"{name} has records that cannot be used:", *shown, f"`errata facts check {name}` lists all."]
     return "\n".join(lines)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in cast("tuple[object, ...]", value)]
-    return value.to_json() if isinstance(value, Probe | Neighbor) else value
 
 
 def _fact(row: Mapping[str, object], flaws: list[Flaw]) -> Fact | None:

@@ -23,11 +23,7 @@ class Probe:
 
     def __post_init__(self) -> None:
         flaws: list[Flaw] = []
-        wording.settle(self, _probe_values(self.to_json(), "", None, flaws), flaws, "Probe")
-
-    def to_json(self) -> dict[str, object]:
-        """The probe as a JSON object."""
-        return {"prompt": self.prompt, "target": self.target}
+        wording.settle(self, _probe_values(vars(self), "", None, flaws), flaws, "Probe")
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Neighbor:
 
     def __post_init__(self) -> None:
         flaws: list[Flaw] = []
-        values = _neighbor_values(self.to_json(), "", flaws)
+        values = _neighbor_values(vars(self), "", flaws)
         wording.settle(self, values, flaws, f"Neighbor {self.subject!r}")
 
     @property
@@ -58,10 +54,6 @@ class Neighbor:
     def subject_span(self) -> tuple[int, int]:
         """Where the subject begins and ends in `question`, in characters."""
         return wording.span(self.prompt, self.subject)
-
-    def to_json(self) -> dict[str, object]:
-        """The neighbor as a JSON object."""
-        return {"prompt": self.prompt, "subject": self.subject, "target": self.target}
 
 
 REQUIRED = ("prompt", "subject", "target_new")
@@ -92,7 +84,7 @@ def fact_values(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, objec
 def _as_probe(item: object, field: str, flaws: list[Flaw], subject: str | None = None) -> Probe | None:
     """A `Probe`, or the mapping of one; `subject` is given where a `{}` may stand for it."""
     before = len(flaws)
-    given = item.to_json() if isinstance(item, Probe) else item
+    given = vars(item) if isinstance(item, Probe) else item
     row = wording.mapping(given, field, ("prompt", "target"), flaws)
     values = {} if row is None else _probe_values(row, field, subject, flaws)
     return Probe(**values) if len(flaws) == before else None
@@ -101,7 +93,7 @@ def _as_probe(item: object, field: str, flaws: list[Flaw], subject: str | None =
 def _as_neighbor(item: object, field: str, subject: str, flaws: list[Flaw]) -> Neighbor | None:
     """A `Neighbor`, or the mapping of one, which has a subject of its own."""
     before = len(flaws)
-    given = item.to_json() if isinstance(item, Neighbor) else item
+    given = vars(item) if isinstance(item, Neighbor) else item
     row = wording.mapping(given, field, ("prompt", "subject", "target"), flaws)
     values = {} if row is None else _neighbor_values(row, field, flaws)
     return Neighbor(**values) if len(flaws) == before else None

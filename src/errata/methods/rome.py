@@ -44,7 +44,7 @@ from errata.methods.base import (
 from errata.models import EditableModel, Site, fingerprint_of
 from errata.moments import ridged
 from errata.passes import SHORT_AND_SHORTER, Lookup, sample_contexts
-from errata.runtime import silent
+from errata.runtime import silent, to_json
 from errata.settings import about
 from errata.solve import KeyPrompts, KeySettings
 from errata.values import Outcome, Targets, TargetStore, ValueSettings, optimize_targets
@@ -162,7 +162,7 @@ class _Sequence:
         keeper, ridge = task.keeper(settings), settings.solve.covariance_ridge
         if keeper is not None:
             source = fingerprint_of([(site.path, task.covariance(site))])
-            keeper = keeper.after([settings.solve.key, ridge, source, *_beside_digest(settings.keys)])
+            keeper = keeper.after([settings.solve.key, ridge, source, *digest_beside(settings.keys)])
         factor = task.lower(site, ridge)
         if factor is None:
             factor = _factor(ridged(task.covariance(site), ridge), site)
@@ -196,7 +196,7 @@ class _Sequence:
         self.lefts.append(left)
         self.rights.append(right)
         if self.keeper is not None:
-            self.keeper = self.keeper.after(fact.to_json())
+            self.keeper = self.keeper.after(to_json(fact))
         return ""
 
     @property
@@ -239,7 +239,7 @@ class _Sequence:
                 yield
 
 
-def _beside_digest(keys: KeySettings) -> list[object]:
+def digest_beside(keys: KeySettings) -> list[object]:
     """What values kept on disk depend on beside C and `key`, by flat names: those of the first version stay known."""
     preserved = {
         "key_templates": keys.templates,

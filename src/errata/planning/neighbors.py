@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from errata.errors import FactError
 from errata.evaluation import Pair, make_plan, measure
 from errata.facts import Fact, Neighbor, Probe, relation_of, template_of, templates_by_relation
 from errata.models import EditableModel
@@ -39,6 +40,18 @@ class Neighbors:
     """Of these, how many no template of the file fits: they can only be evaluated with."""
     corrected: int = 0
     """Neighbors of the file whose subject stood elsewhere than in the relation's templates."""
+
+    def check(self) -> None:
+        """Raise where nothing is left to edit with.
+
+        Raises:
+            FactError: no fact qualified.
+        """
+        if not self.qualified:
+            raise FactError(
+                f"No fact qualifies for neighbor-assisted editing: of the first one, {self.reasons[0]}. "
+                "Give the facts more neighborhood_prompts with a target_true (docs/facts.md), or leave --neighbors out."
+            )
 
 
 def find_neighbors(

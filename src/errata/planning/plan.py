@@ -192,12 +192,7 @@ class Plan:
             self.request.keep_unqualified,
             on_progress,
         )
-        if not neighbors.qualified:
-            raise FactError(
-                "No fact qualifies for neighbor-assisted editing: of the first one, "
-                f"{neighbors.reasons[0]}. Give the facts more neighborhood_prompts with a target_true (docs/facts.md), "
-                "or leave --neighbors out."
-            )
+        neighbors.check()
         return self.with_rows_beside(neighbors.facts), neighbors
 
     def _check_rows(self, contexts: Sequence[str]) -> None:

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 from errata.errors import ResultsError
-from errata.results.written import Continuation, Writing, continuation_from_json, writing_from_json
-from errata.runtime import (
-    float_from_json,
-    float_to_json,
-    integers_of,
-    items_of,
-    object_of,
-    text_of,
-    text_or_none,
-)
+from errata.results.written import Continuation, Writing
+from errata.runtime import NON_FINITE, Form, to_json
 
 Phase = Literal["before", "after"]
 """Without and with the edit."""
@@ -33,10 +25,12 @@ NO_TOKEN = -1
 class Answer:
     """How likely one answer to one prompt was, read with the answer's own tokens fed in (teacher-forced)."""
 
+    JSON: ClassVar = Form(title="wanted or rival")
+
     text: str
     tokens: tuple[int, ...]
     """The answer's tokens behind this prompt."""
-    log_probabilities: tuple[float, ...]
+    log_probabilities: Annotated[tuple[float, ...], NON_FINITE]
     """Of each of them, natural logarithm."""
     predicted: tuple[int, ...]
     """The likeliest token at each of their places."""
@@ -69,16 +63,6 @@ class Answer:
         """Whether the model's output was not a number somewhere."""
         return NO_TOKEN in self.predicted or any(math.isnan(value) for value in self.log_probabilities)
 
-    def to_json(self) -> dict[str, object]:
-        """The answer as a JSON object."""
-        return {
-            "text": self.text,
-            "tokens": list(self.tokens),
-            "log_probabilities": [float_to_json(value) for value in self.log_probabilities],
-            "predicted": list(self.predicted),
-            "predicted_text": self.predicted_text,
-        }
-
 
 @dataclass(frozen=True)
 class Question:
@@ -98,15 +82,18 @@ class Question:
         """Whether the model's output was not a number somewhere."""
         return self.wanted.broken or (self.rival is not None and self.rival.broken)
 
-    def to_json(self) -> dict[str, object]:
-        """The question as a JSON object."""
-        rival = None if self.rival is None else self.rival.to_json()
-        return {"prompt": self.prompt, "wanted": self.wanted.to_json(), "rival": rival}
-
 
 @dataclass(frozen=True)
 class Outcomes:
     """All that was measured of one fact in one phase; an empty group was not asked."""
+
+    JSON: ClassVar = Form(
+        write=lambda outcomes: {
+            name: to_json(getattr(outcomes, name)) for name in (*GROUPS, "continuation", "writing")
+        },
+        optional=("prefixed", "reversed", "two_hop"),  # since schema 2
+        title="before or after",
+    )
 
     efficacy: tuple[Question, ...] = ()
     """The prompt itself: target_new wanted, target_true its rival."""
@@ -136,20 +123,9 @@ class Outcomes:
         """The questions of one of `GROUPS`."""
         return cast("tuple[Question, ...]", getattr(self, name))
 
-    def to_json(self) -> dict[str, object]:
-        """The outcomes as a JSON object."""
-        row: dict[str, object] = {
-            name: [question.to_json() for question in self.group(name)] for name in GROUPS
-        }
-        row["continuation"] = None if self.continuation is None else self.continuation.to_json()
-        row["writing"] = None if self.writing is None else self.writing.to_json()
-        return row
-
 
 GROUPS = tuple(field.name for field in fields(Outcomes) if field.name not in ("continuation", "writing"))
 """The groups of questions, in the order in which they are reported."""
-SINCE_SCHEMA_2 = ("prefixed", "reversed", "two_hop")
-"""Groups that older files lack."""
 
 
 @dataclass(frozen=True)
@@ -176,70 +152,3 @@ class Record:
         if phase not in ("before", "after"):
             raise ValueError(f"There is no phase {phase!r}. Choose 'before' or 'after'.")
         return self.before if phase == "before" else self.after
-
-    def to_json(self) -> dict[str, object]:
-        """The record as a JSON object."""
-        return {
-            "case_id": self.case_id,
-            "subject": self.subject,
-            "prompt": self.prompt,
-            "target_new": self.target_new,
-            "target_true": self.target_true,
-            "relation_id": self.relation_id,
-            "before": None if self.before is None else self.before.to_json(),
-            "after": self.after.to_json(),
-        }
-
-
-def record_from_json(value: object) -> Record:
-    """The opposite of `Record.to_json`.
-
-    Raises:
-        ResultsError: something is missing or of the wrong type; the message names it.
-    """
-    row = object_of(value, "record")
-    case = row.get("case_id")
-    if isinstance(case, bool) or not isinstance(case, int | str | None):
-        raise ResultsError("case_id must be a whole number or a text.")
-    return Record(
-        case_id=case,
-        subject=text_of(row, "subject"),
-        prompt=text_of(row, "prompt"),
-        target_new=text_of(row, "target_new"),
-        target_true=text_or_none(row, "target_true"),
-        relation_id=text_or_none(row, "relation_id"),
-        before=None if row.get("before") is None else _outcomes(row["before"]),
-        after=_outcomes(row.get("after")),
-    )
-
-
-def _outcomes(value: object) -> Outcomes:
-    row = object_of(value, "before or after")
-    groups = {
-        name: tuple(_question(item) for item in items_of(row, name))
-        for name in GROUPS
-        if name in row or name not in SINCE_SCHEMA_2
-    }
-    continuation, writing = row.get("continuation"), row.get("writing")
-    return Outcomes(
-        continuation=None if continuation is None else continuation_from_json(continuation),
-        writing=None if writing is None else writing_from_json(writing),
-        **groups,
-    )
-
-
-def _question(value: object) -> Question:
-    row = object_of(value, "question")
-    rival = None if row.get("rival") is None else _answer(row["rival"])
-    return Question(text_of(row, "prompt"), _answer(row.get("wanted")), rival)
-
-
-def _answer(value: object) -> Answer:
-    row = object_of(value, "wanted or rival")
-    return Answer(
-        text=text_of(row, "text"),
-        tokens=integers_of(row, "tokens"),
-        log_probabilities=tuple(float_from_json(item) for item in items_of(row, "log_probabilities")),
-        predicted=integers_of(row, "predicted"),
-        predicted_text=text_of(row, "predicted_text"),
-    )

@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO, cast, get_args
+from typing import TextIO, TypeVar, cast
 
 from errata.errors import ResultsError
-from errata.results.outcomes import Phase, Record, record_from_json
+from errata.results.outcomes import Phase, Record
 from errata.results.scores import LABELS, Score, score_records
-from errata.results.written import PlainText, plain_text_from_json
-from errata.runtime import atomic_file, atomic_folder, items_of, object_of, refuse_existing
+from errata.results.written import PlainText
+from errata.runtime import atomic_file, atomic_folder, from_json, refuse_existing, to_json
 
 SCHEMA = 2
 """The version of the file's form; one that is higher comes from a later Errata."""
@@ -26,6 +26,7 @@ READABLE = (1, SCHEMA)
 FILE = "results.jsonl"
 SCORES_FILE = "scores.json"
 KIND = "errata results"
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,20 @@ class TableRow:
     label: str
     before: Score | None
     after: Score | None
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The first line of a file of results."""
+
+    schema: int
+    kind: str
+    records: int
+    model: str
+    revision: str | None
+    edit: Mapping[str, object] | None
+    settings: Mapping[str, object] | None
+    texts: Mapping[Phase, tuple[PlainText, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -95,27 +110,25 @@ class Results:
 
     def _write(self, path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="\n") as lines:
-            for row in (self._header(), *(record.to_json() for record in self.records)):
+            for row in map(to_json, (self._header, *self.records)):
                 lines.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
-    def _header(self) -> dict[str, object]:
-        return {
-            "schema": SCHEMA,
-            "kind": KIND,
-            "records": len(self.records),
-            "model": self.model,
-            "revision": self.revision,
-            "edit": None if self.edit is None else dict(self.edit),
-            "settings": dict(self.settings),
-            "texts": {phase: [text.to_json() for text in texts] for phase, texts in self.texts.items()},
-        }
+    @property
+    def _header(self) -> _Header:
+        return _Header(
+            SCHEMA,
+            KIND,
+            len(self.records),
+            self.model,
+            self.revision,
+            self.edit,
+            self.settings,
+            self.texts,
+        )
 
     def _scores_json(self) -> dict[str, object]:
         phases: tuple[Phase, ...] = ("before", "after") if self.has_before else ("after",)
-        scores: dict[str, object] = {
-            phase: {name: score and score.to_json() for name, score in self.scores(phase).items()}
-            for phase in phases
-        }
+        scores: dict[str, object] = {phase: to_json(self.scores(phase)) for phase in phases}
         return {"computed_from": FILE, "records": len(self.records), **scores}
 
 
@@ -132,37 +145,18 @@ def load_results(path: str | os.PathLike[str]) -> Results:
         with file.open(encoding="utf-8") as lines:
             rows = _rows(file, lines)
             header = _check_header(file, next(rows, None))
-            records = tuple(_record(file, number, row) for number, row in enumerate(rows, start=2))
+            records = tuple(_row(Record, file, number, row) for number, row in enumerate(rows, start=2))
     except FileNotFoundError:
         raise ResultsError(f"There is no file of results {file}. `Results.save` writes one.") from None
     except UnicodeDecodeError as error:
         raise ResultsError(f"{file} is not text in UTF-8 ({error}), so it is no file of results.") from error
-    if len(records) != header["records"]:
+    if len(records) != header.records:
         raise ResultsError(
-            f"{file} is cut off or has grown: its first line announces {header['records']} records, and {len(records)} "
+            f"{file} is cut off or has grown: its first line announces {header.records} records, and {len(records)} "
             "are there. Evaluate again."
         )
-    edit = header.get("edit")
-    return Results(
-        records=records,
-        model=str(header.get("model")),
-        revision=cast("str | None", header.get("revision")),
-        edit=cast("Mapping[str, object]", edit) if isinstance(edit, dict) else None,
-        settings=cast("Mapping[str, object]", header.get("settings") or {}),
-        texts=_texts(file, header.get("texts") or {}),
-    )
-
-
-def _texts(file: Path, value: object) -> dict[Phase, tuple[PlainText, ...]]:
-    texts: dict[Phase, tuple[PlainText, ...]] = {}
-    try:
-        row = object_of(value, "texts")
-        for phase in get_args(Phase):
-            if phase in row:
-                texts[phase] = tuple(plain_text_from_json(item) for item in items_of(row, phase))
-    except ResultsError as error:
-        raise ResultsError(f"{file}, line 1: {error} The file is damaged; evaluate again.") from error
-    return texts
+    settings, texts = header.settings or {}, header.texts or {}
+    return Results(records, header.model, header.revision, header.edit, settings, texts)
 
 
 def _rows(file: Path, lines: TextIO) -> Iterator[object]:
@@ -176,14 +170,14 @@ def _rows(file: Path, lines: TextIO) -> Iterator[object]:
             ) from error
 
 
-def _record(file: Path, number: int, row: object) -> Record:
+def _row(kind: type[Row], file: Path, number: int, row: object) -> Row:
     try:
-        return record_from_json(row)
-    except ResultsError as error:
+        return from_json(kind, row, "record")
+    except ValueError as error:
         raise ResultsError(f"{file}, line {number}: {error} The file is damaged; evaluate again.") from error
 
 
-def _check_header(file: Path, row: object) -> Mapping[str, object]:
+def _check_header(file: Path, row: object) -> _Header:
     header = cast("Mapping[str, object]", row if isinstance(row, dict) else {})
     if header.get("kind") != KIND or not isinstance(header.get("records"), int):
         raise ResultsError(
@@ -194,4 +188,4 @@ def _check_header(file: Path, row: object) -> Mapping[str, object]:
             f"{file} has schema version {header.get('schema')!r}, and this Errata reads versions up to {SCHEMA}. "
             "Read it with the Errata that wrote it, or evaluate again."
         )
-    return header
+    return _row(_Header, file, 1, row)

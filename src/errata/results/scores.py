@@ -35,10 +35,6 @@ class Score:
         """Half the width of the interval: the number after the plus-minus sign."""
         return None if self.high is None else self.high - self.mean
 
-    def to_json(self) -> dict[str, float | int | None]:
-        """The score as a JSON object."""
-        return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
-
 
 METRICS: dict[str, RecordMetric] = {
     name: metric.of_record for name, metric in REGISTRY.items() if metric.of_record is not None

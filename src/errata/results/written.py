@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, ClassVar
 
-from errata.errors import ResultsError
-from errata.runtime import (
-    float_from_json,
-    float_to_json,
-    integers_of,
-    items_of,
-    object_of,
-    text_of,
-    text_or_none,
-)
+from errata.runtime import Form, JsonMismatch, float_from_json, float_to_json
 
 ANSWER_END = re.compile(r"""\s*(?:[.!?]["')\]]*(?:\s|$)|\n|$)""")
 """What may stand behind an answer that is complete."""
@@ -53,18 +43,6 @@ class Continuation:
         after = self.whole.removeprefix(self.target)
         return self.whole.startswith(self.target) and ANSWER_END.match(after) is not None
 
-    def to_json(self) -> dict[str, object]:
-        """The continuation as a JSON object."""
-        return {
-            "prompt": self.prompt,
-            "target": self.target,
-            "target_tokens": list(self.target_tokens),
-            "tokens": list(self.tokens),
-            "answer": self.answer,
-            "text": self.text,
-            "whole": self.whole,
-        }
-
 
 @dataclass(frozen=True)
 class Writing:
@@ -78,19 +56,24 @@ class Writing:
     consistency: float | None = None
     """The cosine of the texts' TF-IDF vector with the reference texts'; None without any."""
 
-    def to_json(self) -> dict[str, object]:
-        """The writing as a JSON object."""
-        return {
-            "prompts": list(self.prompts),
-            "texts": list(self.texts),
-            "fluency": self.fluency,
-            "consistency": self.consistency,
-        }
+
+def _read_plain_text(pair: Any, name: str) -> PlainText:
+    match pair:
+        case [int(tokens), log_probability] if tokens >= 2:
+            return PlainText(tokens, float_from_json(log_probability, name))
+        case _:
+            raise JsonMismatch(
+                f"A plain text must be a list of its number of tokens and its log P, and is {pair!r}."
+            )
 
 
 @dataclass(frozen=True)
 class PlainText:
     """How likely a model found a text that no fact is about."""
+
+    JSON: ClassVar = Form(
+        write=lambda text: [text.tokens, float_to_json(text.log_probability)], read=_read_plain_text
+    )
 
     tokens: int
     """How many the text has; the first of them is not predicted."""
@@ -106,53 +89,6 @@ class PlainText:
     def textbook_perplexity(self) -> float:
         """exp(-(1/(N-1)) sum log P), N - 1 the number of tokens that are predicted."""
         return _exp(-self.log_probability / (self.tokens - 1))
-
-    def to_json(self) -> list[object]:
-        """The text as a JSON list of two."""
-        return [self.tokens, float_to_json(self.log_probability)]
-
-
-def continuation_from_json(value: object) -> Continuation:
-    """The opposite of `Continuation.to_json`."""
-    row = object_of(value, "continuation")
-    return Continuation(
-        prompt=text_of(row, "prompt"),
-        target=text_of(row, "target"),
-        target_tokens=integers_of(row, "target_tokens"),
-        tokens=integers_of(row, "tokens"),
-        answer=text_of(row, "answer"),
-        text=text_of(row, "text"),
-        whole=text_or_none(row, "whole"),
-    )
-
-
-def writing_from_json(value: object) -> Writing:
-    """The opposite of `Writing.to_json`."""
-    row = object_of(value, "writing")
-    consistency = row.get("consistency")
-    return Writing(
-        prompts=_texts(items_of(row, "prompts")),
-        texts=_texts(items_of(row, "texts")),
-        fluency=float_from_json(row.get("fluency")),
-        consistency=None if consistency is None else float_from_json(consistency),
-    )
-
-
-def plain_text_from_json(value: object) -> PlainText:
-    """The opposite of `PlainText.to_json`."""
-    pair = cast("Sequence[object]", value if isinstance(value, list) else [])
-    tokens = pair[0] if len(pair) == 2 else None
-    if not isinstance(tokens, int) or tokens < 2:
-        raise ResultsError(
-            f"A plain text must be a list of its number of tokens and its log P, and is {value!r}."
-        )
-    return PlainText(tokens, float_from_json(pair[1]))
-
-
-def _texts(values: Sequence[object]) -> tuple[str, ...]:
-    if not all(isinstance(value, str) for value in values):
-        raise ResultsError("prompts and texts must hold texts.")
-    return tuple(cast("Sequence[str]", values))
 
 
 def _exp(value: float) -> float:

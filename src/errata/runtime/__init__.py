@@ -3,6 +3,16 @@
 Nothing here knows what a fact is, or loads torch; `processes`, which does, is imported by its own name.
 """
 
+from errata.runtime.codec import (
+    NON_FINITE,
+    Form,
+    JsonMismatch,
+    float_from_json,
+    float_to_json,
+    from_json,
+    object_of,
+    to_json,
+)
 from errata.runtime.files import (
     CACHE_VARIABLE,
     WRITING,
@@ -14,20 +24,14 @@ from errata.runtime.files import (
     remove_parts,
     write_json,
 )
-from errata.runtime.json_rows import (
-    float_from_json,
-    float_to_json,
-    integers_of,
-    items_of,
-    object_of,
-    text_of,
-    text_or_none,
-)
 from errata.runtime.progress import Pace, Progress, clock, duration, label, silent
 
 __all__ = [
     "CACHE_VARIABLE",
+    "NON_FINITE",
     "WRITING",
+    "Form",
+    "JsonMismatch",
     "Pace",
     "Progress",
     "atomic_file",
@@ -37,15 +41,13 @@ __all__ = [
     "duration",
     "float_from_json",
     "float_to_json",
-    "integers_of",
-    "items_of",
+    "from_json",
     "label",
     "locked",
     "object_of",
     "refuse_existing",
     "remove_parts",
     "silent",
-    "text_of",
-    "text_or_none",
+    "to_json",
     "write_json",
 ]

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -111,9 +111,9 @@ def build(cls: type[S], *layers: Mapping[str, object]) -> S:
     merged: dict[str, object] = {}
     for layer in layers:
         merged.update(dotted(layer))
-    for name in merged:
-        if name not in known:
-            raise UnknownSetting(_unknown_setting(name, known))
+    strangers = [name for name in merged if name not in known]
+    if strangers:
+        raise UnknownSetting(_refusal(strangers, known))
     for name, one in known.items():
         if name not in merged and one.default is MISSING:
             raise SettingsError(
@@ -139,11 +139,14 @@ def _make(cls: type[S], prefix: str, values: Mapping[str, object]) -> S:
         raise SettingsError(re.sub(r"^Setting '", f"Setting '{prefix}", str(error))) from None
 
 
-def _unknown_setting(name: str, known: Collection[str]) -> str:
-    """The sentence that refuses a name: with its new name, with those of a table, or with a near one."""
-    renamed = new_names(name, known)
+def _refusal(names: Sequence[str], known: Collection[str]) -> str:
+    """What refuses names that are not known: all those with a new name, or else the first of them."""
+    renamed = {name: new for name in names if (new := new_names(name, known))}
     if renamed:
-        return f"Setting {name!r} is now {' and '.join(map(repr, renamed))}."
+        return " ".join(
+            f"Setting {old!r} is now {' and '.join(map(repr, new))}." for old, new in renamed.items()
+        )
+    name = names[0]
     inside = [one for one in known if one.startswith(f"{name}.")]
     if inside:
         return f"{name!r} is a table of settings. Set one of {', '.join(inside)}."

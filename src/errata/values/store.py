@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from errata.facts import Fact
 from errata.models import EditableModel
-from errata.runtime import atomic_file
+from errata.runtime import atomic_file, to_json
 from errata.values.descent import Outcome, Trace
 from errata.values.settings import Place, ValueSite
 
@@ -102,7 +102,7 @@ class TargetStore:
 
     def _texts(self, fact: Fact) -> list[object]:
         """All of a fact that its value depends on."""
-        neighbors = [neighbor.to_json() for neighbor in fact.neighbors[: self.neighbors]]
+        neighbors = to_json(fact.neighbors[: self.neighbors])
         kept = list(fact.preserve_prompts[: self.preserved]) if self.preserved else []
         return [fact.prompt, fact.subject, fact.target_new, neighbors, kept]
 

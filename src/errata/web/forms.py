@@ -10,6 +10,7 @@ from pathlib import Path
 
 from errata.errors import FactError
 from errata.facts import Fact, Probe, check_facts, fact_from_json, read_facts
+from errata.runtime import to_json
 
 LONGEST = 2_000
 """Characters of one line that is typed."""
@@ -62,13 +63,12 @@ class Draft:
         said = answers.get(fact.question, "") if self.complete and fact.target_true is None else ""
         if not said or said.casefold() == fact.target_new.casefold():
             return fact
-        return fact_from_json({**fact.to_json(), "target_true": said})
+        return fact_from_json({**to_json(fact), "target_true": said})
 
 
 def replace_neighborhood(fact: Fact, prompts: tuple[str | Probe, ...]) -> Fact:
     """The fact with these neighborhood prompts."""
-    rows = [prompt if isinstance(prompt, str) else prompt.to_json() for prompt in prompts]
-    return fact_from_json({**fact.to_json(), "neighborhood_prompts": rows})
+    return fact_from_json({**to_json(fact), "neighborhood_prompts": to_json(prompts)})
 
 
 def draft_of(typed: Mapping[str, str]) -> Draft:

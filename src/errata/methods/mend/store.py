@@ -7,9 +7,9 @@ which run it is of.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,7 @@ from errata.errors import EditorError, ErrataError, OutputExists
 from errata.methods.mend.editor import Editor, Layout
 from errata.methods.mend.training import State, TrainingSettings, Validation
 from errata.models import EditableModel, almanac_folder
-from errata.runtime import atomic_file, atomic_folder
+from errata.runtime import Form, atomic_file, atomic_folder, from_json, to_json
 from errata.settings import build
 
 FORMAT = 1
@@ -34,6 +34,8 @@ METADATA = "errata_editor"
 @dataclass(frozen=True)
 class EditorOrigin:
     """Where an editor comes from, and which model it is for."""
+
+    JSON: ClassVar = Form(exact=True)
 
     model: str
     revision: str | None
@@ -69,7 +71,7 @@ class TrainedEditor:
         try:
             with atomic_folder(folder) as aside:
                 save_file(tensors, aside / TENSORS, metadata={METADATA: str(FORMAT)})
-                text = json.dumps({"format": FORMAT, **asdict(self.origin)}, indent=1, ensure_ascii=False)
+                text = json.dumps({"format": FORMAT, **to_json(self.origin)}, indent=1, ensure_ascii=False)
                 (aside / ABOUT).write_text(text + "\n", encoding="utf-8")
         except OutputExists:
             raise
@@ -141,15 +143,15 @@ def load_editor(folder: str | Path) -> TrainedEditor:
 
 def _read_about(file: Path) -> tuple[EditorOrigin, TrainingSettings]:
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
+        about: Any = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise EditorError(f"{file} is not readable JSON: {error}. Copy or train the editor again.") from error
     if not isinstance(about, dict) or cast("dict[str, Any]", about).pop("format", None) != FORMAT:
         raise EditorError(f"{file} is not an editor of format {FORMAT}, which this version of Errata reads.")
     try:
-        origin = EditorOrigin(**cast("dict[str, Any]", about))
+        origin = from_json(EditorOrigin, about, "it")
         if not origin.fingerprint:
-            raise TypeError("it does not say which weights it was trained for")
+            raise ValueError("it does not say which weights it was trained for")
         return origin, build(TrainingSettings, origin.settings)
     except (ErrataError, TypeError, AttributeError, ValueError) as error:
         raise EditorError(
@@ -204,7 +206,7 @@ class Checkpoint:
             "run": self.recipe,
             "step": state.step,
             "seconds": state.seconds,
-            "history": [asdict(each) for each in state.history],
+            "history": to_json(state.history),
         }
         # One entry alone: several are written in any order, and equal states would be unequal files.
         metadata = {"state": json.dumps(about)}
@@ -262,7 +264,7 @@ class Checkpoint:
             }
 
         device = state.editor.alpha.device
-        history = [Validation(**each) for each in about["history"]]
+        history = [from_json(Validation, each, "history") for each in about["history"]]
         state.editor.load_state_dict(part("editor/"))
         state.best = {name: value.to(device) for name, value in part("best/").items()}
         for name, weight in state.editor.named_parameters():

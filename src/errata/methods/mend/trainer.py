@@ -21,7 +21,7 @@ from errata.methods.mend.objective import Objective
 from errata.methods.mend.store import Checkpoint, EditorOrigin, TrainedEditor, new_editor
 from errata.methods.mend.training import Course, State, TrainingSettings
 from errata.models import EditableModel
-from errata.runtime import Progress, refuse_existing, silent
+from errata.runtime import Progress, refuse_existing, silent, to_json
 from errata.settings import Preset, build, load_presets
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def _examples(
 
 
 def _digest(facts: Sequence[Fact]) -> str:
-    texts = json.dumps([fact.to_json() for fact in facts], sort_keys=True)
+    texts = json.dumps(to_json(facts), sort_keys=True)
     return hashlib.sha256(texts.encode()).hexdigest()[:32]
 
 

@@ -1,0 +1,41 @@
+"""`errata methods`."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cli_world import answer, failed, flat, run
+from errata.methods.registry import METHODS
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes into the user's cache."""
+    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
+
+
+def test_methods_tells_of_each_what_it_writes_and_what_a_fact_costs() -> None:
+    methods: Any = answer("methods")["methods"]
+    assert [row["name"] for row in methods] == list(METHODS)
+    listed = flat(run("methods").stdout)
+    for row in methods:
+        method = METHODS[row["name"]]
+        assert (row["order"], row["presets"] != []) == (method.order, True)
+        for told in ("summary", "source", "writes", "cost"):
+            assert row[told] == getattr(method, told)
+            assert row[told] in listed
+    assert "facts one by one" in listed
+
+
+def test_methods_tells_of_one_its_presets_and_settings() -> None:
+    one = run("methods", "memit").stdout
+    assert "covariance_weight" in one
+    assert "llama-2-iterative 4.0" in one
+    assert "AAAI 2024" not in one
+    (row,) = cast("list[dict[str, Any]]", answer("methods", "memit")["methods"])
+    assert "almanac" in [preset["name"] for preset in row["presets"]]
+
+
+def test_an_unknown_method() -> None:
+    assert "Did you mean 'pmet'?" in failed("methods", "pmte")

@@ -1,0 +1,103 @@
+"""A run of any method: a loss that is not a number, and a run that was killed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from errata import errors
+from errata.edits.edit import load_edit
+from errata.methods.registry import METHODS
+from errata.passes import memory
+from errata.planning.plan import edit
+from errata.values import targets
+from families import CONTEXTS, FACTS, tiny_model
+from method_cases import CASES
+from moments_cases import Moments
+from poison import own_token, poisoned
+from registry_cases import assert_identical, assert_untouched, editable, weights_of
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_fact_whose_loss_is_not_a_number_is_left_out(
+    method: str, moments: Moments, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    model = tiny_model("llama")
+    settings = CASES[method].given(model)
+    before = weights_of(model)
+    bad, others = FACTS[3], FACTS[:3]
+    without = edit(model, others, method, settings, contexts=CONTEXTS, covariance=moments(model))
+
+    with poisoned(model, own_token(model, bad, others)):
+        found = edit(
+            model,
+            (FACTS[0], bad, *FACTS[1:3]),
+            method,
+            settings,
+            contexts=CONTEXTS,
+            covariance=moments(model),
+        )
+        with pytest.raises(errors.NoFactsLeft, match="The loss of every fact was not a number"):
+            edit(model, [bad], method, settings, contexts=CONTEXTS, covariance=moments(model))
+    assert_untouched(model, before)
+    assert found.facts == others
+    (dropped,) = found.dropped
+    assert (dropped.fact, dropped.reason) == (bad, "its loss was not a number (NaN or infinite)")
+    assert "'{} was created by' about 'Zentro' was left out: its loss was not a number" in caplog.text
+    for path, delta in without.deltas.items():
+        torch.testing.assert_close(found.deltas[path].matrix, delta.matrix, rtol=1e-3, atol=1e-5)
+    found.save(tmp_path / "edit")
+    assert load_edit(tmp_path / "edit").dropped == found.dropped
+
+
+@pytest.mark.parametrize(
+    ("method", "stage"), [(name, stage) for name, case in CASES.items() for stage in case.stages]
+)
+def test_a_killed_edit_goes_on_where_it_was(
+    method: str, stage: str, moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gemma3_text" if editable(tiny_model("gemma3_text"), method) else "gpt2")
+    before, settings = weights_of(model), CASES[method].given(model)
+    monkeypatch.setattr(memory, "MOST", 1)
+    uninterrupted = edit(model, FACTS, method, settings, contexts=CONTEXTS, covariance=moments(model))
+
+    def kill(told: str, done: int, total: int) -> None:
+        if told == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        edit(
+            model,
+            FACTS,
+            method,
+            settings,
+            contexts=CONTEXTS,
+            covariance=moments(model),
+            keep_in=tmp_path,
+            on_progress=kill,
+        )
+    assert_untouched(model, before)
+
+    computed: list[int] = []
+    optimize_batch = targets.optimize_batch
+
+    def counted(model, batch, *rest):  # type: ignore[no-untyped-def]
+        computed.append(1)
+        return optimize_batch(model, batch, *rest)
+
+    monkeypatch.setattr(targets, "optimize_batch", counted)
+    told: list[tuple[str, int, int]] = []
+    again = edit(
+        model,
+        FACTS,
+        method,
+        settings,
+        contexts=CONTEXTS,
+        covariance=moments(model),
+        keep_in=tmp_path,
+        on_progress=lambda *words: told.append(words),
+    )
+    assert len(computed) == CASES[method].stages[stage][1]
+    assert_identical(again, uninterrupted)
+    for name, (units, _) in CASES[method].stages.items():
+        assert [words for words in told if words[0] == name] == [(name, n + 1, units) for n in range(units)]

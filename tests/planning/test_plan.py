@@ -1,0 +1,157 @@
+"""One door: the command line, Python and the web UI make the same edit from the same words."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import errata
+from cli_world import run, the_world
+from errata.errors import FactError, SettingsError
+from errata.facts.fact import Fact, write_facts
+from errata.methods.registry import METHODS
+from errata.models.model import EditableModel
+from errata.planning.plan import prepare
+from errata.planning.request import EditRequest
+from errata.web.forms import Draft
+from errata.web.session import Session
+from errata.web.strength import Choice
+from families import CONTEXTS, FACTS, tiny_model
+from method_cases import CASES
+from moments_cases import Moments
+
+TOGETHER = (
+    replace(FACTS[0], relation_id="P36"),
+    Fact("The seat of government of {} is", "Hale Corvin", "Kestrel", "Mirenth", relation_id="P36"),
+    replace(FACTS[1], relation_id="P1303"),
+    Fact("The mother tongue of {} is", "Valdoria", "Velish", "Tarnish", relation_id="P103"),
+)
+"""Two wordings of one relation, and one subject in two relations: there are other wordings, and statements to keep."""
+
+
+@pytest.fixture(scope="module")
+def model() -> EditableModel:
+    return errata.load(the_world().model)
+
+
+def flattened(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
+def on_the_command_line(
+    method: str, settings: Mapping[str, object], moments: Path, folder: Path
+) -> errata.Edit:
+    write_facts(folder / "facts.jsonl", TOGETHER)
+    words = [f"--set={name}={json.dumps(value)}" for name, value in flattened(settings)]
+    words += ["--facts", str(folder / "facts.jsonl"), "--method", method, "--covariance", str(moments)]
+    done = run("edit", the_world().model, *words, "--output", folder / "edit", "--seed", "3")
+    assert done.exit_code == 0, done.output
+    return errata.load_edit(folder / "edit")
+
+
+def in_python(
+    model: EditableModel, method: str, settings: Mapping[str, object], moments: Path
+) -> errata.Edit:
+    return errata.edit(model, TOGETHER, method, settings, covariance=moments, seed=3)
+
+
+def in_the_web_ui(
+    model: EditableModel, method: str, settings: Mapping[str, object], moments: Path
+) -> errata.Edit:
+    session = Session(model, moments, seed=3)
+    try:
+        space = session.workspace(None)
+        drafts = [Draft(fact) for fact in TOGETHER]
+        done = session.edit(space, drafts, Choice(method, "normal", dict(settings), "")).wait()
+        assert done.state == "done", done.message
+        return space.stack.edit(space.stack.names[0])
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_command_line_python_and_the_web_ui_make_the_same_edit(
+    method: str, model: EditableModel, moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, folder = CASES[method].given(model), moments(tiny_model("gpt2"))
+    edits: list[errata.Edit] = []
+    for way in ("cli", "python", "web"):
+        monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / way))  # nothing is taken over from the way before
+        (tmp_path / way).mkdir()
+        if way == "cli":
+            edits.append(on_the_command_line(method, settings, folder, tmp_path / way))
+        elif way == "python":
+            edits.append(in_python(model, method, settings, folder))
+        else:
+            edits.append(in_the_web_ui(model, method, settings, folder))
+    first = edits[0]
+    for other in edits[1:]:
+        assert other.facts == first.facts
+        assert other.origin.settings == first.origin.settings
+        assert other.origin.contexts == first.origin.contexts
+        assert other.deltas.keys() == first.deltas.keys()
+        for path, delta in first.deltas.items():
+            mine, theirs = delta.tensors, other.deltas[path].tensors
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_two_site_gets_its_rows_beside_the_facts(model: EditableModel, moments: Moments) -> None:
+    """Without them it would keep less of the subject's other facts: they are part of the request, not of a caller."""
+    request = EditRequest(
+        TOGETHER, "two_site", CASES["two_site"].given(model), covariance=moments(tiny_model("gpt2"))
+    )
+    facts = prepare(model, request).facts
+    assert facts[0].edit_prompts == ("The seat of government of {} is",)
+    assert "The mother tongue of {} is" not in facts[0].preserve_prompts  # what the edit changes is not kept
+    assert "{} plays the" in facts[0].preserve_prompts
+
+
+def test_preparing_runs_nothing(model: EditableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr(EditableModel, "_call", never)
+    for method in METHODS:
+        request = EditRequest(TOGETHER, method, CASES[method].given(model), neighbors=None)
+        assert prepare(model, request).method.name == method
+
+
+def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
+    with pytest.raises(SettingsError, match="requires --neighbors auto"):
+        EditRequest(FACTS, keep_unqualified=True)
+    with pytest.raises(SettingsError, match="for methods that optimize values, and finetune does not"):
+        EditRequest(FACTS, "finetune", preserve="subject")
+    with pytest.raises(SettingsError, match="always knows the keys of earlier edits"):
+        EditRequest(FACTS, "alphaedit", hold=False)
+
+
+def test_facts_that_are_none_or_contradict_each_other(model: EditableModel) -> None:
+    with pytest.raises(FactError, match="There are no facts to write"):
+        prepare(model, EditRequest(()))
+    with pytest.raises(FactError, match="contradict"):
+        prepare(model, EditRequest((FACTS[0], replace(FACTS[0], target_new="Lindale"))))
+
+
+def test_a_strategy_on_a_stack(model: EditableModel, moments: Moments, tmp_path: Path) -> None:
+    """Iterations, batches and stacks are words of one request, so they go together."""
+    from errata.edits.stacks import new_stack
+
+    stack = new_stack(tmp_path / "stack", model)
+    words = {"contexts": CONTEXTS, "covariance": moments(tiny_model("gpt2"))}
+    settings = CASES["memit"].given(model)
+    first = errata.edit(model, FACTS[:2], "memit", settings, stack=stack, **words)
+    stack = stack.add("one", first, stack.names)
+    strategy = errata.Strategy(iterations=2, stop="never")
+    before = model.measure_fingerprint()
+    second = errata.edit(model, FACTS[2:], "memit", settings, stack=stack, strategy=strategy, **words)
+    assert model.measure_fingerprint() == before
+    assert [write["iteration"] for write in second.history] == [1, 2]
+    assert stack.add("two", second, stack.names).names == ("one", "two")

@@ -279,3 +279,109 @@ def passes_keywords_through(function: ast.FunctionDef | ast.Lambda) -> bool:
     return kwarg is not None and any(
         isinstance(value, ast.Name) and value.id == kwarg.arg for value in handed_on
     )
+
+
+# --- the weight ledger -----------------------------------------------------------------------------
+
+OWN_WEIGHTS = {
+    "models/ledger.py": "the one place that writes into a model's weights",
+    "models/offload.py": "brings a weight into memory, as it is",
+    "almanac/checkpoints.py": "the weights of the embedded model while it is trained from nothing",
+    "methods/checkpoints.py": "copies of weights that are trained beside the model",
+    "methods/mend/editor.py": "the editor's own networks",
+    "methods/mend/store.py": "the editor's own networks",
+}
+"""Files that may write into parameters, and whose these are."""
+WEIGHT = {
+    "weight",
+    "weights",
+    "matrix",
+    "bias",
+    "parameter",
+    "get_parameter",
+    "parameters",
+    "named_parameters",
+}
+REPLACING = {"copy_", "set_", "swap_", "load_state_dict", "set_module_tensor_to_device", "setattr"}
+
+
+@pytest.mark.parametrize("file", [file for file in files() if file not in OWN_WEIGHTS])
+def test_only_the_ledger_writes_into_a_models_weights(file: str) -> None:
+    lines = sorted(weight_writes(tree(file)))
+    assert not lines, (
+        f"{file} writes into weights in lines {lines}: ask `model.ledger`, which can put them back"
+    )
+
+
+def weight_writes(module: ast.AST) -> set[int]:
+    """The lines that write into a weight in place, or put another tensor where a weight is."""
+    lines: set[int] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            name = dotted(node.func).rpartition(".")[2]
+            in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+            receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+            outs = [keyword.value for keyword in node.keywords if keyword.arg == "out"]
+            written = [receiver] if in_place and receiver is not None else []
+            if name in REPLACING or any(is_weight(one) for one in (*written, *outs)):
+                lines.add(node.lineno)
+        elif isinstance(node, ast.Attribute) and node.attr == "data" and is_weight(node.value):
+            lines.add(node.lineno)
+        elif isinstance(node, (ast.Assign, ast.AugAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                inside = target.value if isinstance(target, ast.Subscript) else target
+                own = isinstance(target, ast.Attribute) and dotted(target).startswith("self.")
+                if (
+                    isinstance(inside, ast.Attribute)
+                    and inside.attr != "grad"
+                    and is_weight(inside)
+                    and not own
+                ):
+                    lines.add(node.lineno)
+    return lines
+
+
+def is_weight(node: ast.expr) -> bool:
+    """Whether an expression reads a parameter: `site.weight`, `weight[0]`, `model.get_parameter(name)`."""
+    return any(
+        (isinstance(part, ast.Attribute) and part.attr in WEIGHT)
+        or (isinstance(part, ast.Name) and part.id in WEIGHT - {"matrix"})
+        for part in ast.walk(node)
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "site.weight.copy_(values)",
+        "backup.copy_(values)",
+        "site.matrix.add_(change)",
+        "model.get_parameter(name).mul_(2)",
+        "weight.data.zero_()",
+        "site.weight.data = values",
+        "site.weight[0] = 1",
+        "site.matrix[:, 0] += 1",
+        "site.weight += change",
+        "module.weight = nn.Parameter(values)",
+        "setattr(module, name, values)",
+        "torch.add(a, b, out=site.weight)",
+        "for weight in model.parameters(): weight.clamp_(-1, 1)",
+    ],
+)
+def test_the_rule_sees_a_write_into_a_weight(line: str) -> None:
+    assert weight_writes(ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model.ledger.write(site, site.weight + change)",
+        "site.weight.requires_grad_(True)",
+        "inside.diagonal().add_(1)",
+        "matrix = site.matrix.clone()",
+        "rows = cell.data",
+        "self.weight = 3.0",
+    ],
+)
+def test_the_rule_lets_pass_what_writes_into_no_weight(line: str) -> None:
+    assert not weight_writes(ast.parse(line))

@@ -190,7 +190,7 @@ def _settings(model: EditableModel, exam: _Exam) -> dict[str, object]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "fingerprint": model.measure_fingerprint(),
-        "edits_already_applied": len(model.written),
+        "edits_already_applied": len(model.ledger.owners),
         "generate": exam.generate,
         "fluency": exam.fluency,
         "seed": exam.seed,

@@ -154,9 +154,7 @@ def load_recipe(name: str) -> Recipe:
 def recipe_of(table: Mapping[str, Any]) -> Recipe:
     """A recipe from its TOML; a mistake in it is a mistake of ours."""
     values = dict(table)
-    rows = tuple(
-        RecipeRow(**{**row, "settings": dotted(row.get("settings", {}))}) for row in values.pop("row", ())
-    )
+    rows = tuple(_row(row) for row in values.pop("row", ()))
     printed = tuple(line for block in values.pop("printed", ()) for line in _printed(block))
     sizes, published = _sizes(values.pop("almanac")), _sizes(values.pop("paper_setting"))
     for name in ("columns", "data", "figures"):
@@ -165,6 +163,11 @@ def recipe_of(table: Mapping[str, Any]) -> Recipe:
     assert recipe.show in get_args(Show), recipe.show
     assert recipe.paper in PAPERS, recipe.paper
     return recipe
+
+
+def _row(table: Mapping[str, Any]) -> RecipeRow:
+    values = dict(table)
+    return RecipeRow(settings=dotted(values.pop("settings", {})), **values)
 
 
 def _sizes(table: Mapping[str, Any]) -> Sizes:

@@ -19,8 +19,7 @@ norm that C gives, that maps k to v*.
 """
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
@@ -28,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta, write_delta, written_back
+from errata.edits import Delta, write_deltas
 from errata.errors import CovarianceError, NoFactsLeft, SettingsError
 from errata.facts import Fact
 from errata.methods.base import (
@@ -121,7 +120,7 @@ def rome(task: Task, settings: RomeSettings) -> Changes:
     sequence = _Sequence.start(task, settings)
     outcomes: list[Outcome] = []
     failed: dict[int, str] = {}
-    with task.model.about_to_change(), written_back(sequence.site):
+    with task.model.ledger.temporary():
         for index, fact in enumerate(task.facts):
             outcome = task.known.get(index)
             if outcome is None:
@@ -178,7 +177,7 @@ class _Sequence:
             self.settings,
             keeper=self.keeper,
             on_progress=silent,
-            unedited=self._before_all,
+            unedited=self.task.unedited,
         )
         return targets.outcomes[0]
 
@@ -225,18 +224,8 @@ class _Sequence:
         return (value - step.output) / (step.direction @ step.divisor), step.direction
 
     def _set(self, total: Float[Tensor, "d_out d_in"]) -> None:
-        with torch.no_grad():
-            self.site.weight.copy_(self.before)
-        write_delta(self.site, Delta(None, None, total))
-
-    @contextmanager
-    def _before_all(self) -> Generator[None]:
-        """Inside, the weights are those from before the first fact, and before the first write of a strategy."""
-        with written_back(self.site):
-            with torch.no_grad():
-                self.site.weight.copy_(self.before)
-            with self.task.unedited():
-                yield
+        self.task.model.ledger.write(self.site, self.before)
+        write_deltas(self.task.model, {self.site.path: Delta(None, None, total)})
 
 
 def digest_beside(keys: KeySettings) -> list[object]:
@@ -247,7 +236,7 @@ def digest_beside(keys: KeySettings) -> list[object]:
         "preserve_key_weight": keys.preserve_weight,
         "preserve_key_rows": keys.preserve_rows,
     }
-    average = [] if keys.average == PLAIN.average else [keys.average]
+    average: list[object] = [] if keys.average == PLAIN.average else [keys.average]
     return average if replace(keys, average=PLAIN.average) == PLAIN else [preserved, *average]
 
 

@@ -73,7 +73,7 @@ def read_preset_file(
         UnknownSetting: a table is for a method that there is not.
     """
     table = _read(path)
-    own = {name: value for name, value in table.items() if isinstance(value, dict)}
+    own = {name: cast("dict[str, object]", value) for name, value in table.items() if isinstance(value, dict)}
     for name in own.keys() - {*methods, *tables}:
         close = difflib.get_close_matches(name, [*methods, *tables], n=1)
         hint = f" Did you mean [{close[0]}]?" if close else ""
@@ -95,7 +95,7 @@ def read_preset_file(
         name=title,
         source=source,
         models=tuple(map(str, named)),
-        values={**dotted(values), **dotted(cast("dict[str, object]", own.get(method, {})))},
+        values={**dotted(values), **dotted(own.get(method, {}))},
     )
 
 

@@ -60,7 +60,8 @@ def settings_of(cls: type, prefix: str = "") -> list[Setting]:
         if isinstance(kind, type) and is_dataclass(kind):
             found += settings_of(kind, f"{name}.")
         else:
-            default = field.default if field.default_factory is MISSING else field.default_factory()
+            made = field.default_factory
+            default = cast("object", field.default if made is MISSING else made())
             found.append(
                 Setting(name=name, kind=kind, help=str(field.metadata.get(_HELP, "")), default=default)
             )

@@ -162,7 +162,14 @@ def test_finished_values_are_found_and_make_the_same_edit(old: Path) -> None:
     before = names_in(old / "values")
     facts = errata.read_facts(HERE / "facts.jsonl")
     edit = errata.edit(
-        old_model(), facts, "pmet", PMET, CONTEXTS, old / "covariance", 3, keep_in=old / "values"
+        old_model(),
+        facts,
+        "pmet",
+        PMET,
+        contexts=CONTEXTS,
+        covariance=old / "covariance",
+        seed=3,
+        keep_in=old / "values",
     )
     assert names_in(old / "values") == before
     recorded = errata.load_edit(HERE / "pmet")
@@ -217,7 +224,8 @@ def test_located_layers_are_a_preset() -> None:
         (
             "pmet",
             "Setting 'steps' is now 'values.steps'. Setting 'optimise' is now 'values.optimize'. "
-            "Setting 'kl_weight' is now 'values.kl_weight'. Setting 'covariance_weight' is now 'solve.covariance_weight'.",
+            "Setting 'kl_weight' is now 'values.kl_weight'. "
+            "Setting 'covariance_weight' is now 'solve.covariance_weight'.",
         ),
         ("two_site", "Setting 'layers' is now 'early.layers'. Setting 'steps' is now 'early.values.steps'."),
         (

@@ -126,7 +126,7 @@ def test_a_full_disk(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("errata.edits.edit.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     assert "No space left on device" in failed(*edit(world, tmp_path / "out"), code=3)
     assert [path.name for path in tmp_path.iterdir()] in ([], ["cache"])
 

@@ -86,7 +86,7 @@ def test_facts_that_are_refused(method: str, moments: Moments, monkeypatch: pyte
     def never(*_: object) -> Path:
         raise AssertionError("second moments were measured")
 
-    monkeypatch.setattr("errata.methods.registry.ensure", never)
+    monkeypatch.setattr("errata.planning.plan.ensure", never)
     assert "There are no facts to write" in refused()
     assert (
         "Two facts contradict each other: '{} plays the' about 'Orin Vasker' shall be both 'violin' and 'harp'"

@@ -1,7 +1,7 @@
 """The two-site method, and what it needs of the stages: where a row is looked up, and keys that are preserved."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,9 @@ from errata.methods.base import Changes, SiteSettings, Task
 from errata.methods.registry import settings_for
 from errata.methods.two_site import TwoSiteSettings
 from errata.moments.collection import collect
+from errata.moments.folder import read_moment
 from errata.passes.prompts import Row, encode_rows
+from errata.runtime.progress import silent
 from errata.settings.layer_rules import LAYER_RULES
 from errata.settings.method_presets import load_presets
 from errata.settings.schema import build, flatten
@@ -217,7 +219,9 @@ def test_both_sites_preserve_what_the_unedited_model_says(moments: Path) -> None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(two_site, "late_write", watched)
-        errata.edit(model, KEPT, "two_site", asdict(settings), contexts=CONTEXTS, covariance=moments)
+        two_site.two_site(
+            Task(model, KEPT, CONTEXTS, lambda site: read_moment(moments, model, site), silent), settings
+        )
     assert traces[0].preserve[0] > 1e-6
     assert traces[1].preserve[0] == 0
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import environment
 from errata.errors import OutOfMemory
 from errata.models.model import EditableModel
 from errata.passes import memory
@@ -16,6 +17,7 @@ from errata.values.settings import PLACES
 from errata.values.targets import optimize_targets
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from sites import ValueStage, stage_of
+from tiny import fresh_model
 
 SETTINGS = stage_of(
     ValueStage,
@@ -37,7 +39,7 @@ SETTINGS = stage_of(
 def three_threads() -> Iterator[None]:
     torch.set_num_threads(3)
     yield
-    torch.set_num_threads(1)
+    torch.set_num_threads(environment.threads())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -123,7 +125,7 @@ def batch_of_two() -> object:
 
 
 def test_only_a_cpu_has_more_than_one_worker(three_threads: None) -> None:
-    model = tiny_model("gpt2")
+    model = fresh_model()
     assert workers_for(model, 10) == min(MOST, 3)
     assert workers_for(model, 2) == 2
     model.model.hf_device_map = {"": "cpu"}  # type: ignore[assignment]

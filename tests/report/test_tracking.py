@@ -55,7 +55,7 @@ def test_the_others_take_the_same_without_a_network(library: str, tmp_path: Path
     if find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     program = f"""
-from errata.tracking import Tracker
+from errata.report.tracking import Tracker
 with Tracker.of("{library}:shop", "mine") as tracker:
     tracker.sink.settings({{"method": "pmet"}})
     tracker.sink.numbers({{"after/score": 0.5}}, 0)

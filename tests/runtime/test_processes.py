@@ -291,9 +291,9 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest
 
 DYING = """
 import os, signal, sys
-from errata import targets
+from errata.values import targets
 from errata.cli import main
-from errata.memory import facts_at_once
+from errata.passes.memory import facts_at_once
 
 targets.facts_at_once = lambda *_: 1
 if os.environ["RANK"] == "1":

@@ -18,7 +18,6 @@ from errata.methods.registry import METHODS
 from errata.models.model import EditableModel
 from errata.settings.method_presets import load_presets
 from errata.settings.schema import build
-from errata.values import store as target_store
 from errata.values import targets
 from errata.values.descent import Outcome, Place, Trace
 from errata.values.store import TargetStore
@@ -182,7 +181,7 @@ def test_a_full_disk_leaves_nothing_behind(
         Path(path).write_bytes(b"the first half")
         raise error
 
-    monkeypatch.setattr(target_store, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space left on device") as caught:
         store_in(tmp_path).save(FACTS[:1], [outcome(1)])
     assert f"cannot be kept in {tmp_path}" in str(caught.value)

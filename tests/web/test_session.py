@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import environment
 import errata
 from cli_world import LAYERS, the_world
 from errata.facts.fact import Fact
@@ -103,7 +104,7 @@ def test_facts_can_be_written_side_by_side(session: Session) -> None:
         space = session.workspace(None)
         view = session.edit(space, [Draft(fact) for fact in FACTS], QUICK).wait(PATIENCE)
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(environment.threads())
     assert view.state == "done", view.message
 
 

@@ -90,19 +90,16 @@ def scored(
 ) -> dict[str, float | None]:
     """The scores in percent with the deltas in the weights, which are put back; and what rounding moves, in percent."""
     sites = {path: model.site_at(path) for path in deltas}
-    before = {path: site.weight.detach().clone() for path, site in sites.items()}
     wrong = whole = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), model.ledger.temporary():
         for path, site in sites.items():
             wanted = site.matrix.double() + deltas[path].matrix.double()
             for number in range(parts):
                 part = site.matrix.double() + deltas[path].matrix.double() / parts
-                site.matrix.copy_(rounding(part, site.weight.dtype, number))
+                model.ledger.write(site, site.as_stored(rounding(part, site.weight.dtype, number)))
             wrong += float((site.matrix.double() - wanted).square().sum())
             whole += float(deltas[path].matrix.double().square().sum())
         records = errata.evaluate(model, facts, generate=False, trustworthy=False).records
-        for path, site in sites.items():
-            site.weight.copy_(before[path])
     found = score_records(records, "after")
     scores = {name: None if score is None else 100 * score.mean for name, score in found.items()}
     return {**scores, "moved": 100 * (wrong / whole) ** 0.5 if whole else 0.0}

@@ -30,7 +30,6 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.ticker import StrMethodFormatter
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -39,7 +38,7 @@ from two_site import TWO, prepared
 
 import errata
 from errata.almanac import corpus_texts, load_world, world_facts
-from errata.edits import Delta, write_delta
+from errata.edits import Delta, write_deltas
 from errata.errors import ErrataError
 from errata.evaluation import text_perplexity
 from errata.facts import Fact, Probe
@@ -149,10 +148,9 @@ def go_on(name: str, line: Line, facts: Sequence[Fact], most: int, arguments: ar
     run = holding(run) if line.hold else run
     batches = written(facts, line, arguments.seed)
     state = load_state(file)
-    with model.about_to_change():
+    with model.ledger.temporary():
         for path, weight in state.weights.items():
-            with torch.no_grad():
-                model.site_at(path).weight.copy_(weight)
+            model.ledger.write(model.site_at(path), weight)
         if not (arguments.output / f"{short(name)}-0.json").exists():
             keep_row(name, measured(model, facts, 0, arguments), arguments)
         while True:
@@ -192,8 +190,7 @@ def next_batch(run: Run, line: Line, facts: Sequence[Fact], state: State) -> Sta
         ErrataError: the batch cannot be written.
     """
     changes = run.changes(facts, earlier=state.sums)
-    for path, delta in changes.deltas.items():
-        write_delta(run.model.site_at(path), delta)
+    write_deltas(run.model, changes.deltas)
     sums = changes.key_sums or (key_sums(run, facts, changes.deltas) if line.hold else {})
     total = {path: state.sums.get(path, 0) + one.double().cpu() for path, one in sums.items()}
     weights = {path: run.model.site_at(path).weight.detach().clone() for path in changes.deltas}

@@ -271,11 +271,234 @@ def test_nothing_guesses_by_attribute_or_passes_keywords_through(file: str) -> N
 
 
 def passes_keywords_through(function: ast.FunctionDef | ast.Lambda) -> bool:
-    """Whether the function takes `**anything` and gives it to another one."""
+    """Whether the function takes `**anything` and gives it to another one; what a TypedDict names is not anything."""
     kwarg = function.args.kwarg
     handed_on = (
         node.value for node in ast.walk(function) if isinstance(node, ast.keyword) and node.arg is None
     )
-    return kwarg is not None and any(
-        isinstance(value, ast.Name) and value.id == kwarg.arg for value in handed_on
+    return (
+        kwarg is not None
+        and not names_its_keywords(kwarg)
+        and any(isinstance(value, ast.Name) and value.id == kwarg.arg for value in handed_on)
     )
+
+
+def names_its_keywords(kwarg: ast.arg) -> bool:
+    """Whether `**words` are those of a TypedDict: `**words: Unpack[Words]`."""
+    return isinstance(kwarg.annotation, ast.Subscript) and dotted(kwarg.annotation.value) == "Unpack"
+
+
+@pytest.mark.parametrize(
+    ("function", "passes"),
+    [
+        ("def f(**words): g(**words)", True),
+        ("def f(**words: object): g(**words)", True),
+        ("def f(**words: list[int]): g(**words)", True),
+        ("def f(**words: Unpack[Words]): g(**words)", False),
+        ("def f(**words): g(words)", False),
+        ("def f(words): g(**words)", False),
+    ],
+)
+def test_the_rule_knows_keywords_that_are_named(function: str, passes: bool) -> None:
+    (parsed,) = ast.parse(function).body
+    assert isinstance(parsed, ast.FunctionDef)
+    assert passes_keywords_through(parsed) is passes
+
+
+# --- the size of functions -------------------------------------------------------------------------
+
+LONGEST_FUNCTION = 40
+"""Lines of a function, its signature and docstring among them."""
+LONGEST_COMMAND = 25
+"""Lines of a command's body: a command has its options in its signature, and their help."""
+MOST_PARAMETERS = 7
+TOO_LARGE_FOR_NOW = {
+    "cli/edit.py: edit",
+    "cli/evaluate.py: evaluate",
+    "cli/export.py: _report",
+    "cli/facts.py: check",
+    "cli/methods.py: methods",
+    "cli/train_editor.py: _train",
+    "cli/web.py: web",
+    "cli/stack.py: edit",
+    "facts/fact.py: __init__",
+    "methods/rome.py: rome_step",
+    "planning/neighbors.py: find_neighbors",
+    "solve/spread.py: _update",
+    "solve/spread.py: spread",
+    "values/targets.py: optimize_targets",
+    "web/session.py: edit",
+}
+"""Functions that are still to be taken apart; nothing is added here."""
+
+
+@cache
+def commands() -> frozenset[str]:
+    """The functions that `cli/app.py` makes commands, as `cli/edit.py: edit`, and its own root."""
+    registered = {
+        call.args[0]
+        for call in ast.walk(tree("cli/app.py"))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Call)
+        and dotted(call.func.func).endswith(".command")
+    }
+    assert registered, "cli/app.py registers no commands any more: read where they are"
+    return frozenset(
+        f"cli/{module}.py: {name}" for module, _, name in (dotted(one).partition(".") for one in registered)
+    )
+
+
+def functions_in(module: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(module):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def faults_of_size(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """What is too large about a function of that name (`file: function`), in words."""
+    assert function.end_lineno is not None
+    if name in commands():
+        statements = function.body[1:] if ast.get_docstring(function) else function.body
+        lines = function.end_lineno - statements[0].lineno + 1
+        return [f"{name}: the body has {lines} lines"] if lines > LONGEST_COMMAND else []
+    lines = function.end_lineno - function.lineno + 1
+    too_long = [f"{name} has {lines} lines"] if lines > LONGEST_FUNCTION else []
+    arguments = function.args
+    named = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    parameters = len(named) - (named[:1] in (["self"], ["cls"]))
+    return too_long + ([f"{name} has {parameters} parameters"] if parameters > MOST_PARAMETERS else [])
+
+
+@pytest.mark.parametrize("file", files())
+def test_a_function_is_short_and_takes_few_parameters(file: str) -> None:
+    faults = [
+        fault
+        for function in functions_in(tree(file))
+        if (name := f"{file}: {function.name}") not in TOO_LARGE_FOR_NOW
+        for fault in faults_of_size(name, function)
+    ]
+    assert not faults, "a function is made of several, or some of its parameters are one thing with a name"
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "faults"),
+    [
+        ("x.py: f", "def f(self, a, b, c, d, e, f, g): pass", 0),
+        ("x.py: f", "def f(a, b, c, d, *, e, f, g, h): pass", 1),
+        ("x.py: f", "def f(a, b, c, d, e, f, g, **words): pass", 0),
+        ("x.py: f", "def f():\n" + 39 * "    pass\n", 0),
+        ("x.py: f", "def f():\n" + 40 * "    pass\n", 1),
+        ("cli/show.py: show", "def show(a, b, c, d, e, f, g, h):\n" + 25 * "    pass\n", 0),
+        ("cli/show.py: show", "def show():\n    'Help.'\n" + 25 * "    pass\n", 0),
+        ("cli/show.py: show", "def show():\n" + 26 * "    pass\n", 1),
+    ],
+)
+def test_the_rule_measures_functions(name: str, function: str, faults: int) -> None:
+    (one,) = functions_in(ast.parse(function))
+    assert len(faults_of_size(name, one)) == faults
+
+
+# --- the weight ledger -----------------------------------------------------------------------------
+
+OWN_WEIGHTS = {
+    "models/ledger.py": "the one place that writes into a model's weights",
+    "models/offload.py": "brings a weight into memory, as it is",
+    "almanac/checkpoints.py": "the weights of the embedded model while it is trained from nothing",
+    "methods/checkpoints.py": "copies of weights that are trained beside the model",
+    "methods/mend/editor.py": "the editor's own networks",
+    "methods/mend/store.py": "the editor's own networks",
+}
+"""Files that may write into parameters, and whose these are."""
+WEIGHT = {
+    "weight",
+    "weights",
+    "matrix",
+    "bias",
+    "parameter",
+    "get_parameter",
+    "parameters",
+    "named_parameters",
+}
+REPLACING = {"copy_", "set_", "swap_", "load_state_dict", "set_module_tensor_to_device", "setattr"}
+
+
+@pytest.mark.parametrize("file", [file for file in files() if file not in OWN_WEIGHTS])
+def test_only_the_ledger_writes_into_a_models_weights(file: str) -> None:
+    lines = sorted(weight_writes(tree(file)))
+    assert not lines, (
+        f"{file} writes into weights in lines {lines}: ask `model.ledger`, which can put them back"
+    )
+
+
+def weight_writes(module: ast.AST) -> set[int]:
+    """The lines that write into a weight in place, or put another tensor where a weight is."""
+    lines: set[int] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call):
+            name = dotted(node.func).rpartition(".")[2]
+            in_place = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+            receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+            outs = [keyword.value for keyword in node.keywords if keyword.arg == "out"]
+            written = [receiver] if in_place and receiver is not None else []
+            if name in REPLACING or any(is_weight(one) for one in (*written, *outs)):
+                lines.add(node.lineno)
+        elif isinstance(node, ast.Attribute) and node.attr == "data" and is_weight(node.value):
+            lines.add(node.lineno)
+        elif isinstance(node, (ast.Assign, ast.AugAssign)):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                inside = target.value if isinstance(target, ast.Subscript) else target
+                own = isinstance(target, ast.Attribute) and dotted(target).startswith("self.")
+                if (
+                    isinstance(inside, ast.Attribute)
+                    and inside.attr != "grad"
+                    and is_weight(inside)
+                    and not own
+                ):
+                    lines.add(node.lineno)
+    return lines
+
+
+def is_weight(node: ast.expr) -> bool:
+    """Whether an expression reads a parameter: `site.weight`, `weight[0]`, `model.get_parameter(name)`."""
+    return any(
+        (isinstance(part, ast.Attribute) and part.attr in WEIGHT)
+        or (isinstance(part, ast.Name) and part.id in WEIGHT - {"matrix"})
+        for part in ast.walk(node)
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "site.weight.copy_(values)",
+        "backup.copy_(values)",
+        "site.matrix.add_(change)",
+        "model.get_parameter(name).mul_(2)",
+        "weight.data.zero_()",
+        "site.weight.data = values",
+        "site.weight[0] = 1",
+        "site.matrix[:, 0] += 1",
+        "site.weight += change",
+        "module.weight = nn.Parameter(values)",
+        "setattr(module, name, values)",
+        "torch.add(a, b, out=site.weight)",
+        "for weight in model.parameters(): weight.clamp_(-1, 1)",
+    ],
+)
+def test_the_rule_sees_a_write_into_a_weight(line: str) -> None:
+    assert weight_writes(ast.parse(line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "model.ledger.write(site, site.weight + change)",
+        "site.weight.requires_grad_(True)",
+        "inside.diagonal().add_(1)",
+        "matrix = site.matrix.clone()",
+        "rows = cell.data",
+        "self.weight = 3.0",
+    ],
+)
+def test_the_rule_lets_pass_what_writes_into_no_weight(line: str) -> None:
+    assert not weight_writes(ast.parse(line))

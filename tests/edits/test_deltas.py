@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from errata.edits.deltas import Delta, sum_deltas, write_delta, written_back
+from errata.edits.deltas import Delta, sum_deltas, write_deltas
 from families import FAMILIES, tiny_model
 
 
@@ -29,8 +29,8 @@ def test_a_change_goes_where_the_map_is(family: str, kind: str) -> None:
     )
     x = torch.randn(site.d_in, dtype=torch.float64)
     before = site.module(x).detach()
-    with written_back(site):
-        write_delta(site, delta)
+    with model.ledger.temporary():
+        write_deltas(model, {site.path: delta})
         torch.testing.assert_close(site.module(x).detach(), before + delta.matrix @ x)
     assert torch.equal(site.module(x).detach(), before)
 
@@ -38,24 +38,26 @@ def test_a_change_goes_where_the_map_is(family: str, kind: str) -> None:
 @pytest.mark.parametrize("change", [torch.float32, torch.float64])
 @pytest.mark.parametrize("weight", ["bfloat16", "float32", "float64"])
 def test_a_change_is_added_in_the_wider_precision_and_rounded_once(weight: str, change: torch.dtype) -> None:
-    site = tiny_model("llama", weight).site("ffn", 1)
+    model = tiny_model("llama", weight)
+    site = model.site("ffn", 1)
     change_of = (1e-3 * torch.randn(site.matrix.shape, dtype=torch.float64)).to(change)
-    with written_back(site):
-        site.weight.data.copy_(torch.randn(site.matrix.shape, dtype=torch.float64))
+    with model.ledger.temporary():
+        model.ledger.write(site, torch.randn(site.matrix.shape, dtype=torch.float64))
         expected = site.matrix.double() + change_of.double()
-        write_delta(site, Delta(None, None, change_of))
+        write_deltas(model, {site.path: Delta(None, None, change_of)})
         result = site.matrix.double().clone()
     half_a_step = {"bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}[weight]
     torch.testing.assert_close(result, expected, rtol=1.01 * half_a_step, atol=1e-16)
 
 
 def test_the_weight_comes_back_after_an_error() -> None:
-    site = tiny_model("gpt2").site("attention", 1)
+    model = tiny_model("gpt2")
+    site = model.site("attention", 1)
     before = site.weight.detach().clone()
 
     def change_and_fail() -> None:
-        with written_back(site):
-            write_delta(site, Delta(None, None, torch.full(site.matrix.shape, torch.nan)))
+        with model.ledger.temporary():
+            write_deltas(model, {site.path: Delta(None, None, torch.full(site.matrix.shape, torch.nan))})
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

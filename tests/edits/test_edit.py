@@ -58,7 +58,7 @@ def test_an_edit_is_written_and_taken_back_bit_for_bit(family: str, dtype: str) 
     finally:
         edit.revert(model)
     assert changed(model, before) == set()
-    assert model.written == []
+    assert not model.ledger.changed
 
 
 def test_what_is_applied_is_taken_back_whatever_happens() -> None:
@@ -204,7 +204,7 @@ def refuses_to_write(edit: Edit, model: EditableModel) -> str:
     with pytest.raises(WrongModel) as caught:
         edit.apply(model)
     assert not changed(model, before)
-    assert model.written == []
+    assert not model.ledger.changed
     return str(caught.value)
 
 
@@ -245,7 +245,7 @@ def test_an_edit_that_the_precision_cannot_hold(number: float) -> None:
     ):
         edit.apply(model)
     assert not changed(model, before)
-    assert model.written == []
+    assert not model.ledger.changed
 
 
 # --- on disk ---------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def test_after_is_of_the_edited_model(facts: Path) -> None:
     for row in tasks.run(model, edit).rows:
         assert row.before is not None
         assert (row.before.value, row.after.value, row.change) == (0.0, 1.0, 1.0)
-    assert not model.written
+    assert not model.ledger.changed
 
 
 def test_the_command_shows_before_and_after_and_keeps_both(folder: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class TestEdit:
         weights = {name: value.clone() for name, value in gpt2.model.state_dict().items()}
         evaluate(gpt2, FACTS, edit_of(gpt2))
         assert all(torch.equal(value, weights[name]) for name, value in gpt2.model.state_dict().items())
-        assert not gpt2.written
+        assert not gpt2.ledger.changed
 
     def test_also_when_something_fails_on_the_way(self, gpt2: EditableModel) -> None:
         def interrupt(stage: str, done: int, total: int) -> None:

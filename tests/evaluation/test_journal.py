@@ -93,6 +93,7 @@ def test_where_nothing_can_be_kept_the_evaluation_goes_on(
 def test_sampled_texts_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("gpt2")
     prompts = [(5, 6, 7), (8, 9), (6, 5, 7)]
+
     def written() -> list[tuple[int, ...]]:
         stage = Stage("texts", journal=Journal.of(tmp_path, model))
         return fluency.sample_tokens(model, prompts, length=3, stage=stage)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from errata.edits.deltas import write_delta, written_back
+from errata.edits.deltas import write_deltas
 from errata.edits.edit import Edit, EditOrigin
 from errata.errors import SettingsError
 from errata.methods import alphaedit as module
@@ -94,7 +94,7 @@ def test_the_plain_version_of_the_spread_agrees(family: str) -> None:
         values = optimize_targets(model, FACTS[:3], CONTEXTS, settings).value("block")
     block = modules_of(model, LAYERS[-1]).block
     first, second = (model.site("ffn", layer) for layer in LAYERS)
-    with double_throughout(model), written_back(first), written_back(second):
+    with double_throughout(model), model.ledger.temporary():
         for site, left in ((first, 2), (second, 1)):
             ffn = modules_of(model, site.layer).ffn
             keys = torch.stack([plain_key(model, fact, CONTEXTS, ffn, "half") for fact in FACTS[:3]])
@@ -105,7 +105,7 @@ def test_the_plain_version_of_the_spread_agrees(family: str) -> None:
             mine = found.deltas[site.path]
             torch.testing.assert_close(mine.matrix, plain, rtol=0, atol=1e-9 * float(plain.abs().max()))
             torch.testing.assert_close(found.key_sums[site.path], keys.T @ keys, rtol=1e-9, atol=1e-9)
-            write_delta(site, mine)
+            write_deltas(model, {site.path: mine})
 
 
 def test_what_the_model_often_feeds_in_is_left_as_it_is() -> None:

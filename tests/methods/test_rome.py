@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from errata.edits.deltas import write_delta, written_back
+from errata.edits.deltas import write_deltas
 from errata.errors import CovarianceError, LayerOutOfRange, NoFactsLeft, SettingsError
 from errata.facts.fact import Fact
 from errata.methods import rome as module
@@ -69,7 +69,7 @@ def plain_rome(model: EditableModel, facts: tuple[Fact, ...], settings: RomeSett
     inverse = torch.linalg.inv(moment + settings.covariance_ridge * mean_eigenvalue * identity)
     total = torch.zeros(site.d_out, site.d_in, dtype=torch.float64)
     chosen = {name: getattr(settings, name) for name in targets.TargetSettings.__dataclass_fields__}
-    with written_back(site):
+    with model.ledger.temporary():
         for fact in facts:
             ffn = modules_of(model, layer).ffn
             value = plain_target(model, fact, CONTEXTS, relax=False, **chosen).value("ffn")
@@ -84,8 +84,7 @@ def plain_rome(model: EditableModel, facts: tuple[Fact, ...], settings: RomeSett
             u = inverse @ first
             u = u / u.norm()
             update = torch.outer(value - output, u) / (u @ second)
-            with torch.no_grad():
-                site.matrix.add_(update)
+            model.ledger.write(site, site.as_stored(site.matrix + update))
             total += update
     return total
 
@@ -107,10 +106,9 @@ def test_the_written_map_puts_out_the_value_exactly() -> None:
     """Of the last fact; the ones before have been moved a little by those after them."""
     model = tiny_model("llama", "float64")
     changes = rome(task_of(model), settings_of("bare"))
-    site = model.site("ffn", 2)
     outcome = changes.outcomes[-1]
-    with written_back(site):
-        write_delta(site, changes.deltas[site.path])
+    with model.ledger.temporary():
+        write_deltas(model, changes.deltas)
         output = plain_value(model, FACTS[-1], modules_of(model, 2).ffn)
     torch.testing.assert_close(output, outcome.initial["ffn"] + outcome.delta["ffn"], rtol=0, atol=1e-9)
 
@@ -135,8 +133,8 @@ def test_facts_are_written_into_the_weights_that_the_edit_makes(dtype: str) -> N
     facts = FACTS * 3
     changes = rome(task_of(model, facts, on_progress=watch), settings_of())
     before = site.weight.detach().clone()
-    with written_back(site):
-        write_delta(site, changes.deltas[site.path])
+    with model.ledger.temporary():
+        write_deltas(model, changes.deltas)
         assert not torch.equal(site.weight, before)
         torch.testing.assert_close(
             site.weight.detach(), last[-1], rtol=1e-6 if dtype == "float32" else 4e-3, atol=1e-6

@@ -114,7 +114,7 @@ import sys, time, torch
 torch.set_num_threads(1)  # as here: how a sum is split between threads decides its last bits
 sys.path.insert(0, {str(Path(__file__).parents[1] / "support")!r})
 from tiny import TEXTS, fresh_model
-from errata import covariance
+from errata.moments import collection as covariance
 covariance.SAVE_SECONDS, covariance.SAVE_SHARE = 0.0, 1e9
 model = fresh_model()
 covariance.collect(model, [model.site("ffn", 1)], TEXTS, folder={str(tmp_path)!r}, corpus="t", samples=30,

@@ -169,9 +169,11 @@ def test_keys_that_overflow_are_refused_with_advice() -> None:
 
 def test_an_edited_model_is_refused() -> None:
     model = fresh_model()
-    model.written.append(object())
+    site = model.site("ffn", 1)
+    with model.ledger.entry():
+        model.ledger.write(site, 2 * site.weight)
     with pytest.raises(errors.CovarianceError, match=r"edit in its weights.*Revert it first"):
-        measure(model, [model.site("ffn", 1)], TEXTS, Limits(samples=3))
+        measure(model, [site], TEXTS, Limits(samples=3))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -1,12 +1,10 @@
 """Kept streams and sums over chunks: whatever is shared, put away or taken in parts, the numbers are the same."""
 
-from contextlib import ExitStack
-
 import pytest
 import torch
 from torch import Tensor
 
-from errata.edits.deltas import Delta, written_back
+from errata.edits.deltas import Delta
 from errata.models.model import Site
 from errata.passes import shelf as shelf_module
 from errata.passes.row_batches import batches_of
@@ -46,7 +44,7 @@ def test_what_is_read_is_what_whole_passes_find(
     facts = (*many_facts()[5:10], *FACTS)
     prompts = KeyPrompts.of(model, facts, CONTEXTS)
     value = model.block_path(3)
-    with double_throughout(model), ExitStack() as changed:
+    with double_throughout(model), model.ledger.temporary():
         streams = KeyStreams(prompts, 3, share)
         for kind, layer in (("ffn", 1), ("attention", 3), ("ffn", 3)):
             site = model.site(kind, layer)
@@ -60,9 +58,7 @@ def test_what_is_read_is_what_whole_passes_find(
                 torch.testing.assert_close(part.current, current[chosen], rtol=1e-9, atol=1e-9)
                 told += chosen
             assert sorted(told) == list(range(len(facts)))
-            changed.enter_context(written_back(site))
-            with torch.no_grad():
-                site.weight.mul_(1.25)
+            model.ledger.write(site, 1.25 * site.weight)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from errata.edits.deltas import written_back
 from errata.solve import keys as keys_module
 from errata.solve.keys import KeyPrompts, average_over_contexts, context_weights
 from errata.values.descent import place_path
@@ -86,12 +85,12 @@ def test_keys_and_values_are_read_with_the_weights_as_they_stand(family: str) ->
     below, site, above = (model.site("ffn", layer) for layer in (0, 1, 2))
     prompts = KeyPrompts.of(model, FACTS, CONTEXTS)
     key, value, above_it = prompts.keys(site, "half"), prompts.values(site.path), prompts.keys(above, "half")
-    with written_back(below), torch.no_grad():
-        below.weight.mul_(1.5)
+    with model.ledger.temporary():
+        model.ledger.write(below, 1.5 * below.weight)
         assert not torch.equal(prompts.keys(site, "half"), key)
         assert not torch.equal(prompts.values(site.path), value)
-    with written_back(site), torch.no_grad():
-        site.weight.mul_(1.5)
+    with model.ledger.temporary():
+        model.ledger.write(site, 1.5 * site.weight)
         assert torch.equal(prompts.keys(site, "half"), key)
         assert not torch.equal(prompts.values(site.path), value)
         assert not torch.equal(prompts.keys(above, "half"), above_it)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from errata.edits.deltas import Delta, write_delta, written_back
+from errata.edits.deltas import Delta, write_deltas
 from errata.errors import CovarianceError, SettingsError
 from errata.models.model import EditableModel, Site
 from errata.solve.keys import KeyPrompts
@@ -116,8 +116,8 @@ def test_where_the_covariance_weighs_little_the_value_comes_about(family: str) -
     writes = [Write("ffn", site.path, value_of(model, "ffn"))]
     settings = settings_of(covariance_weight=1e-9)
     deltas = spread(model, (2,), writes, prompts, least_squares(moment_of, 1e-9), settings)
-    with written_back(site):
-        write_delta(site, deltas[site.path])
+    with model.ledger.temporary():
+        write_deltas(model, deltas)
         reached = prompts.values(site.path)
     torch.testing.assert_close(reached, value_of(model, "ffn"), rtol=1e-4, atol=1e-4)
 

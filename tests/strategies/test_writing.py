@@ -29,7 +29,7 @@ def test_a_write_is_taken_back_bit_for_bit(moments: Path) -> None:
         writer.write(deltas)
         good = weights_of(model)
         writer.write(deltas)
-        with writer.unedited():
+        with model.ledger.unedited(writer.since):
             assert_untouched(model, untouched)
         writer.take_back()
         assert_untouched(model, good)

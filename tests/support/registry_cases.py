@@ -14,7 +14,7 @@ def weights_of(model: EditableModel) -> dict[str, Tensor]:
 
 def assert_untouched(model: EditableModel, before: dict[str, Tensor]) -> None:
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.named_parameters())
-    assert model.written == []
+    assert not model.ledger.changed
 
 
 def assert_identical(one: Edit, other: Edit) -> None:

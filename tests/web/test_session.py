@@ -31,7 +31,7 @@ def test_an_edit_is_measured_and_leaves_the_weights_alone(session: Session) -> N
     before = session.model.measure_fingerprint()
     space = edited(session, FACTS[0])
     assert session.model.measure_fingerprint() == before
-    assert not session.model.written
+    assert not session.model.ledger.changed
     assert space.measured is not None
     assert [line.question for line in space.measured.lines] == [FACTS[0].question]
     assert [bar.layer for bar in space.measured.bars] == [1, 2]
@@ -91,7 +91,7 @@ def test_a_cancelled_edit_leaves_nothing_but_its_facts(session: Session) -> None
     job.cancel()
     assert job.wait(PATIENCE).state == "cancelled"
     assert session.model.measure_fingerprint() == before
-    assert not session.model.written
+    assert not session.model.ledger.changed
     assert space.edits == ()
     assert [draft.fact for draft in space.drafts] == [FACTS[0]]
     assert session.edit(space, space.drafts, QUICK).wait().state == "done"

@@ -1,7 +1,6 @@
 """The change of one weight matrix, and the one place that adds it to the weight."""
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,20 +104,15 @@ def sites_of(model: EditableModel, deltas: Mapping[str, Delta]) -> dict[str, Sit
     return sites
 
 
-def write_delta(site: Site, delta: Delta) -> None:
-    """W <- W + Delta, added in the wider of the two precisions and rounded to the weight's dtype once."""
-    change = delta.matrix.to(site.held().weight.device)
-    precise = torch.promote_types(site.weight.dtype, change.dtype)
-    with torch.no_grad():
-        site.matrix.copy_((site.matrix.to(precise) + change).to(site.weight.dtype))
+def write_deltas(model: EditableModel, deltas: Mapping[str, Delta]) -> None:
+    """W <- W + Delta for each, added in the wider of the two precisions and rounded to the weight's dtype once.
 
-
-@contextmanager
-def written_back(site: Site) -> Generator[None]:
-    """Whatever happens inside, the site's weight is afterwards what it was before, bit for bit."""
-    backup = site.held().weight.detach().clone()
-    try:
-        yield
-    finally:
+    Inside a level of `model.ledger`, which can take them back.
+    """
+    for path, delta in deltas.items():
+        site = model.site_at(path).held()
         with torch.no_grad():
-            site.weight.copy_(backup)
+            change = delta.matrix.to(site.weight.device)
+            precise = torch.promote_types(site.weight.dtype, change.dtype)
+            total = (site.matrix.to(precise) + change).to(site.weight.dtype)
+        model.ledger.write(site, site.as_stored(total))

@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from errata.edits.deltas import Delta, check_finite, sites_of, write_delta
+from errata.edits.deltas import Delta, check_finite, sites_of, write_deltas
 from errata.edits.folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
 from errata.facts import Fact
-from errata.models import EditableModel, Site
+from errata.models import EditableModel
 from errata.runtime import Form, JsonMismatch, atomic_folder, from_json, to_json, write_json
 
 FORMAT = 1
@@ -101,21 +101,13 @@ class Edit:
             WrongModel: it was made for other weights.
         """
         self._check(model)
-        unedited = model.fingerprint
-        sites = sites_of(model, self.deltas)
-        backups = {path: site.held().weight.detach().clone() for path, site in sites.items()}
-        try:
+        with model.ledger.entry(self):
             for path, delta in self.deltas.items():
-                write_delta(sites[path], delta)
-                if not bool(sites[path].weight.isfinite().all()):
+                write_deltas(model, {path: delta})
+                if not bool(model.site_at(path).weight.isfinite().all()):
                     raise EditError(
                         f"The edit makes {path} infinite or not a number in {model.dtype}; nothing written."
                     )
-        except BaseException:
-            _restore(sites, backups)
-            raise
-        model.unedited = unedited
-        model.written.append(_Written(self, backups))
 
     def revert(self, model: EditableModel) -> None:
         """Put the weights back, bit for bit; an edit that was saved and loaded is still the same one.
@@ -123,16 +115,14 @@ class Edit:
         Raises:
             NotApplied: the edit is not in the model, or a later one lies on top of it.
         """
-        written = _written(model)
-        if not any(_same_edit(entry.edit, self) for entry in written):
+        applied = edits_in(model)
+        if not any(_same_edit(edit, self) for edit in applied):
             raise NotApplied(
                 f"This edit of {self.origin.model} is not applied to {model.name}; nothing to revert."
             )
-        if not _same_edit(written[-1].edit, self):
+        if not _same_edit(applied[-1], self):
             raise NotApplied("Another edit was applied after this one. Revert that one first.")
-        _restore(sites_of(model, self.deltas), written[-1].backups)
-        model.written.pop()
-        model.unedited = model.unedited if model.written else None
+        model.ledger.take_back(applied[-1])
 
     @contextmanager
     def applied(self, model: EditableModel) -> Generator[EditableModel]:
@@ -177,7 +167,7 @@ class Edit:
         return {"format": FORMAT, **to_json(self.origin), **to_json(contents)}
 
     def _check(self, model: EditableModel) -> None:
-        if any(_same_edit(entry.edit, self) for entry in _written(model)):
+        if any(_same_edit(edit, self) for edit in edits_in(model)):
             raise AlreadyApplied(
                 f"This edit is in the weights of {model.name} already. Revert it before applying again."
             )
@@ -214,27 +204,9 @@ class _Contents:
         return Edit(deltas, self.facts, origin, self.dropped, self.measured, self.history)
 
 
-@dataclass(frozen=True, eq=False)
-class _Written:
-    """An edit that is in the weights, with the weights as they were before."""
-
-    edit: Edit
-    backups: Mapping[str, Tensor]
-
-
-def _restore(sites: Mapping[str, Site], backups: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for path, site in sites.items():
-            site.weight.copy_(backups[path])
-
-
 def edits_in(model: EditableModel) -> list[Edit]:
     """The edits that are in the model's weights now, oldest first."""
-    return [entry.edit for entry in _written(model)]
-
-
-def _written(model: EditableModel) -> list[_Written]:
-    return [entry for entry in model.written if isinstance(entry, _Written)]
+    return [owner for owner in model.ledger.owners if isinstance(owner, Edit)]
 
 
 def _same_edit(one: Edit, other: Edit) -> bool:

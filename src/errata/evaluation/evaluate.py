@@ -224,7 +224,7 @@ def _settings(exam: _Exam) -> dict[str, object]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "fingerprint": model.measure_fingerprint(),
-        "edits_already_applied": len(model.written),
+        "edits_already_applied": len(model.ledger.owners),
         "generate": options.generate,
         "fluency": options.fluency,
         "seed": options.seed,

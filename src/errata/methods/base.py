@@ -1,7 +1,7 @@
 """What every method is given, and what it hands back."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -80,10 +80,14 @@ class Task:
     """Values that are not to be optimised again, by the fact's index: they enter K and R as they are."""
     earlier: Mapping[str, Float[Tensor, "d_in d_in"]] = field(default_factory=dict[str, Tensor])
     """The sum of k k^T over the facts of earlier edits, by module path."""
-    unedited: Callable[[], AbstractContextManager[object]] = nullcontext
-    """Inside, the weights are those from before the first write of the strategy that runs the method."""
     lower: LowerFactor = no_factor
     """The Cholesky factor of E[k k^T] and a ridge, where it is kept."""
+    since: int = 0
+    """The mark of the model's ledger from before the first write of the method, or of the strategy that runs it."""
+
+    def unedited(self) -> AbstractContextManager[None]:
+        """Inside, the weights are those from before that first write."""
+        return self.model.ledger.unedited(self.since)
 
     def keeper(self, settings: TargetSettings, relax: bool = False) -> TargetStore | None:
         """The keeper of finished values; `relax` says whether PMET's rule for phi is in force."""

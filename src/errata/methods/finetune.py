@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta, written_back
+from errata.edits import Delta
 from errata.errors import NoFactsLeft, PromptTooLong, SettingsError
 from errata.methods.base import NOT_FINITE, Changes, Method, Task
 from errata.methods.checkpoints import Checkpoint, exact_digest
@@ -120,7 +120,7 @@ def finetune(task: Task, settings: FinetuneSettings) -> Changes:
         )
     sites = trained_sites(task.model, settings)
     kept = _checkpoint(task, settings, sites)
-    with task.model.about_to_change(), _trainable(sites):
+    with task.model.ledger.temporary(), _trainable(sites):
         training = _Training(task, settings, [rows[index] for index in left], sites)
         training.run(kept)
         deltas = training.deltas
@@ -209,11 +209,10 @@ def _not_finite(model: EditableModel, rows: Sequence[Sequence[EncodedRow]], at_o
 
 @contextmanager
 def _trainable(sites: Sequence[Site]) -> Generator[None]:
-    """Inside, the weights have gradients and may be changed; afterwards they are what they were before."""
+    """Inside, the weights have gradients."""
     with ExitStack() as before:
         for site in sites:
-            before.enter_context(written_back(site))
-            before.callback(site.weight.requires_grad_, False)
+            before.callback(site.held().weight.requires_grad_, False)
             site.weight.requires_grad_(True)
         yield
 
@@ -272,7 +271,7 @@ class _Training:
                 bound = _rounded_down(self.settings.norm_bound, change)
                 change = change.clamp(-bound, bound)
             if bool(change.any()):
-                found[site.path] = Delta(None, None, _as_matrix(site, change))
+                found[site.path] = Delta(None, None, site.as_matrix(change).contiguous())
         return found
 
     @property
@@ -309,15 +308,14 @@ class _Training:
         self.adam.step()
         bound = self.settings.norm_bound
         if bound is not None:
-            for weight, before in zip(self.weights, self.before, strict=True):
-                weight.clamp_(before - bound, before + bound)
+            for trained, before in zip(self.weights, self.before, strict=True):
+                trained.clamp_(before - bound, before + bound)
         self._write()
 
     def _write(self) -> None:
         """Copy the trained weights into the model, rounded to its dtype."""
-        with torch.no_grad():
-            for site, weight in zip(self.sites, self.weights, strict=True):
-                site.weight.copy_(weight)
+        for site, trained in zip(self.sites, self.weights, strict=True):
+            self.task.model.ledger.write(site, trained)
 
     def _check_finite(self, finite: bool) -> None:
         if not finite:
@@ -332,13 +330,6 @@ def _rounded_down(bound: float, like: Tensor) -> Float[Tensor, ""]:
     """The largest number of the tensor's dtype that is not above the bound."""
     nearest = torch.tensor(bound, dtype=like.dtype, device=like.device)
     return nearest if float(nearest) <= bound else nearest.nextafter(torch.zeros_like(nearest))
-
-
-def _as_matrix(site: Site, values: Tensor) -> Float[Tensor, "d_out d_in"]:
-    """Values in the weight's own orientation as `Site.matrix` turns them."""
-    if values.ndim == 1:
-        return values.unsqueeze(1)
-    return (values.T if site.transposed else values).contiguous()
 
 
 METHOD = Method(

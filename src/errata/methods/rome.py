@@ -19,8 +19,7 @@ norm that C gives, that maps k to v*.
 """
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, cast
 
@@ -28,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta, write_delta, written_back
+from errata.edits import Delta, write_deltas
 from errata.errors import CovarianceError, NoFactsLeft, SettingsError
 from errata.facts import Fact
 from errata.methods.base import NOT_FINITE, Changes, Method, Task, check_places, values_left
@@ -90,7 +89,7 @@ def rome(task: Task, settings: RomeSettings) -> Changes:
     sequence = _Sequence.start(task, settings)
     outcomes: list[Outcome] = []
     failed: dict[int, str] = {}
-    with task.model.about_to_change(), written_back(sequence.site):
+    with task.model.ledger.temporary():
         for index, fact in enumerate(task.facts):
             outcome = task.known.get(index)
             if outcome is None:
@@ -149,7 +148,7 @@ class _Sequence:
             self.settings,
             keeper=self.keeper,
             on_progress=silent,
-            unedited=self._before_all,
+            unedited=self.task.unedited,
         )
         return targets.outcomes[0]
 
@@ -189,18 +188,8 @@ class _Sequence:
         return (value - step.output) / (step.direction @ step.divisor), step.direction
 
     def _set(self, total: Float[Tensor, "d_out d_in"]) -> None:
-        with torch.no_grad():
-            self.site.weight.copy_(self.before)
-        write_delta(self.site, Delta(None, None, total))
-
-    @contextmanager
-    def _before_all(self) -> Generator[None]:
-        """Inside, the weights are those from before the first fact, and before the first write of a strategy."""
-        with written_back(self.site):
-            with torch.no_grad():
-                self.site.weight.copy_(self.before)
-            with self.task.unedited():
-                yield
+        self.task.model.ledger.write(self.site, self.before)
+        write_deltas(self.task.model, {self.site.path: Delta(None, None, total)})
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 import datetime
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,9 +48,12 @@ class Run:
         facts: Sequence[Fact],
         known: Mapping[int, Outcome] | None = None,
         earlier: Mapping[str, Float[Tensor, "d_in d_in"]] | None = None,
-        unedited: Callable[[], AbstractContextManager[object]] = nullcontext,
+        since: int | None = None,
     ) -> Changes:
-        """Run the method once on the model as it stands, and leave the model so (see `Task`)."""
+        """Run the method once on the model as it stands, and leave the model so (see `Task`).
+
+        `since` is the ledger's mark from before the first write of a strategy; by default, the mark now.
+        """
         task = Task(
             model=self.model,
             facts=facts,
@@ -63,7 +65,7 @@ class Run:
             keep_in=self.keep_in,
             known=known or {},
             earlier=earlier or {},
-            unedited=unedited,
+            since=self.model.ledger.mark if since is None else since,
         )
         return self.method.run(task, self.settings)
 

@@ -20,15 +20,12 @@ With `late_optimise` = attention, ffn the second value is PMET's. A setting name
 where there is none, both sites share `x`.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Literal
 
-import torch
-
-from errata.edits import Delta, write_delta, written_back
+from errata.edits import write_deltas
 from errata.errors import SettingsError
 from errata.facts import Fact
 from errata.methods.base import (
@@ -155,12 +152,9 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
         failed |= {left[place]: reason for place, reason in early.failed.items()}
         known |= {left[place]: outcome for place, outcome in enumerate(early.outcomes)}
         left = [index for index in left if index not in failed]
-        with _written(task.model, early.deltas) as unwritten:
-            late_task = replace(
-                _of(task, left, task.known),
-                on_progress=_late(task.on_progress),
-                unedited=lambda: _both(unwritten, task.unedited),
-            )
+        with task.model.ledger.temporary():
+            write_deltas(task.model, early.deltas)
+            late_task = replace(_of(task, left, task.known), on_progress=_late(task.on_progress))
             late = late_write(late_task, settings.late)
         if not late.failed:
             break
@@ -189,37 +183,6 @@ def _joined(early: Outcome, late: Outcome) -> Outcome:
 
 def _late(on_progress: Progress) -> Progress:
     return lambda stage, done, total: on_progress(f"{stage}, late site", done, total)
-
-
-Weights = Callable[[], AbstractContextManager[object]]
-
-
-@contextmanager
-def _written(model: EditableModel, deltas: Mapping[str, Delta]) -> Generator[Weights]:
-    """Inside, the deltas are in the weights; inside what it gives, they are not."""
-    sites = [model.site_at(path) for path in deltas]
-    before = [site.weight.detach().clone() for site in sites]
-
-    @contextmanager
-    def unwritten() -> Generator[None]:
-        with ExitStack() as put_back:
-            for site, weight in zip(sites, before, strict=True):
-                put_back.enter_context(written_back(site))
-                with torch.no_grad():
-                    site.weight.copy_(weight)
-            yield
-
-    with model.about_to_change(), ExitStack() as changed:
-        for site, delta in zip(sites, deltas.values(), strict=True):
-            changed.enter_context(written_back(site))
-            write_delta(site, delta)
-        yield unwritten
-
-
-@contextmanager
-def _both(outer: Weights, inner: Weights) -> Generator[None]:
-    with outer(), inner():
-        yield
 
 
 def sites(model: EditableModel, settings: TwoSiteSettings) -> list[Site]:

@@ -1,10 +1,12 @@
-"""A causal language model that can be looked into and written to: families, loading, sites, fingerprints.
+"""A causal language model that can be looked into and written to: families, loading, sites, fingerprints,
+and the ledger through which every weight is written.
 
 `architectures.py` is the only file that names model families.
 """
 
 from errata.models.architectures import ARCHITECTURES, Architecture, architecture_for
 from errata.models.fingerprint import fingerprint_of
+from errata.models.ledger import Ledger
 from errata.models.loading import (
     ALMANAC,
     DTYPES,
@@ -18,13 +20,12 @@ from errata.models.model import (
     SHORTEST,
     Change,
     EditableModel,
-    Site,
     StopForward,
     Tokens,
     Where,
-    solving_device,
 )
 from errata.models.offload import device_of
+from errata.models.sites import Site, solving_device
 
 __all__ = [
     "ALMANAC",
@@ -34,6 +35,7 @@ __all__ = [
     "Architecture",
     "Change",
     "EditableModel",
+    "Ledger",
     "Site",
     "StopForward",
     "Tokens",

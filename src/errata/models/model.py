@@ -18,7 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from errata.errors import LayerOutOfRange
 from errata.models.architectures import Architecture
 from errata.models.fingerprint import fingerprint_of
-from errata.models.offload import device_of, hold, stored
+from errata.models.ledger import Ledger
+from errata.models.offload import device_of, stored
+from errata.models.sites import Site
 
 Where = Literal["input", "output"]
 Change = Callable[[Tensor], Tensor | None]
@@ -30,71 +32,8 @@ SHORTEST = 16
 bits of a row would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so."""
 
 
-NO_FLOAT64 = ("mps", "meta")
-"""Devices that cannot hold float64, and the one of weights that are not in memory."""
-
-
 class StopForward(Exception):
     """Raised inside a hook when nothing further of the forward pass is needed."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """One weight that can be read and written: as a rule the output map of the FFN or of the attention of a block."""
-
-    kind: str
-    layer: int
-    path: str
-    """Of the module for a linear map; for any other parameter, its own name."""
-    module: nn.Module
-    parameter: str = "weight"
-
-    @property
-    def weight(self) -> nn.Parameter:
-        """The parameter as it is stored, in the module's own orientation."""
-        return cast(nn.Parameter, getattr(self.module, self.parameter))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the map runs; with parts of the model offloaded, its weight need not lie there."""
-        return device_of(self.module, self.parameter)
-
-    def held(self) -> "Site":
-        """The site with its weight in memory on its device from now on, to be changed in place.
-
-        Raises:
-            ModelError: the weight is nowhere.
-        """
-        hold(self.module)
-        return self
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the weight is stored [d_in, d_out]: told by the module's type, never by a shape."""
-        return isinstance(self.module, Conv1D) and self.parameter == "weight"
-
-    @property
-    def matrix(self) -> Float[Tensor, "d_out d_in"]:
-        """The weight as [d_out, d_in], whatever the storage order (a view, not a copy); a vector as one column."""
-        weight = self.weight.detach()
-        if weight.ndim == 1:
-            return weight.unsqueeze(1)
-        return weight.T if self.transposed else weight
-
-    @property
-    def d_out(self) -> int:
-        """The size of the map's output."""
-        return self.matrix.shape[0]
-
-    @property
-    def d_in(self) -> int:
-        """The size of the map's input, the key."""
-        return self.matrix.shape[1]
-
-
-def solving_device(device: torch.device) -> torch.device:
-    """Where sums over keys are kept and solved with in float64: the weight's own device, if it knows float64."""
-    return torch.device("cpu") if device.type in NO_FLOAT64 else device
 
 
 @dataclass(frozen=True)
@@ -113,17 +52,15 @@ class Tokens:
 
 @dataclass(eq=False)
 class EditableModel:
-    """A Hugging Face causal LM with its tokenizer, its architecture record, and what has been written into it."""
+    """A Hugging Face causal LM with its tokenizer, its architecture record, and the ledger of its weights."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     architecture: Architecture
     name: str
     revision: str | None = None
-    written: list[object] = field(default_factory=list[object])
-    """The edits that are in the weights now, oldest first (kept by `errata.edits`)."""
-    unedited: str | None = None
-    """The fingerprint from before Errata changed any weight; None while none is changed."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """What has been written into the weights; a copy of this object that shares the weights shares it."""
 
     @property
     def layers(self) -> int:
@@ -152,18 +89,12 @@ class EditableModel:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the weights as they are without the edits in them: identifies the unedited model."""
-        return self.unedited or self.measure_fingerprint()
-
-    @contextmanager
-    def about_to_change(self) -> Generator[None]:
-        """While weights are changed for a moment inside, `fingerprint` stays that of the unedited model."""
-        before = self.unedited
-        self.unedited = self.fingerprint
-        try:
-            yield
-        finally:
-            self.unedited = before
+        """A digest of the weights as they are without what the ledger has written: identifies the unedited model."""
+        originals = self.ledger.originals
+        return fingerprint_of(
+            (name, originals[name] if name in originals else self._stored(name))
+            for name, _ in self.model.named_parameters()
+        )
 
     def measure_fingerprint(self) -> str:
         """A digest of the weights as they stand now."""

@@ -227,7 +227,7 @@ def _add_products(sums: Sums, products: Mapping[str, Float[Tensor, "d_in d_in"]]
 
 
 def _refuse_edited(model: EditableModel) -> None:
-    if model.written:
+    if model.ledger.changed:
         raise CovarianceError(
             f"{model.name} has an edit in its weights; second moments belong to the unedited model. Revert it first."
         )

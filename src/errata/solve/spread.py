@@ -9,7 +9,6 @@ alg. 1). Nothing here outlives the call: the weights are put back, and the updat
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, cast, runtime_checkable
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta, write_delta, written_back
+from errata.edits import Delta, write_deltas
 from errata.errors import CovarianceError, SettingsError
 from errata.models import EditableModel, Site, solving_device
 from errata.moments import ridged
@@ -139,7 +138,7 @@ def spread(
     """
     deltas: dict[str, Delta] = {}
     ordered = sorted(writes, key=lambda write: write.kind)
-    with model.about_to_change(), ExitStack() as changed:
+    with model.ledger.temporary():
         streams = KeyStreams(prompts, max(layers), all_together=True)
         kept_streams = KeyStreams(preserved, max(layers), all_together=True) if preserved else None
         for number, layer in enumerate(sorted(layers)):
@@ -150,8 +149,7 @@ def spread(
                 kept = _preserved(kept_streams, site, settings)
                 update = partial(_update, site, write, seen, kept, prompts.facts, share, solver, steps)
                 delta = _of_main(update, seen)
-                changed.enter_context(written_back(site))
-                write_delta(site, delta)
+                write_deltas(model, {site.path: delta})
                 deltas[site.path] = delta
             on_progress("spread", number + 1, len(layers))
     return deltas

@@ -241,7 +241,7 @@ class _Steps:
             run = replace(run, on_progress=silent)
         elif self.strategy.iterations > 1:
             run = replace(run, on_progress=_named(run.on_progress, f", iteration {iteration}"))
-        return run.changes(batch.facts, batch.known, self.earlier, self.writer.unedited)
+        return run.changes(batch.facts, batch.known, self.earlier, self.writer.since)
 
     def _measured(self, batch: _Batch, changes: Changes) -> Record:
         """The p's of an iteration, its norms, and which values stay as they are in the next one."""

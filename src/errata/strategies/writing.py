@@ -4,65 +4,46 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
-from errata.edits import Delta, sum_deltas, write_delta
+from errata.edits import Delta, sum_deltas, write_deltas
 from errata.models import EditableModel
 
 
 @dataclass
 class Writer:
-    """Writes of a strategy, oldest first, with the weights as they were before the first."""
+    """The writes of a strategy, oldest first: each is an entry of the model's ledger inside `put_back`."""
 
     model: EditableModel
     writes: list[Mapping[str, Delta]] = field(default_factory=list[Mapping[str, Delta]])
-    _before: list[dict[str, Tensor]] = field(default_factory=list[dict[str, Tensor]])
-    """Of each write, the weights that it changed, as they were before it."""
-    _originals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-
-    def write(self, deltas: Mapping[str, Delta]) -> None:
-        """Add the deltas to the weights."""
-        before = {path: self._weight(path).detach().clone() for path in deltas}
-        for path, weight in before.items():
-            self._originals.setdefault(path, weight)
-        self.writes.append(deltas)
-        self._before.append(before)
-        for path, delta in deltas.items():
-            write_delta(self.model.site_at(path), delta)
-
-    def broken(self, deltas: Mapping[str, Delta]) -> str:
-        """The first of these weights that is infinite or not a number now; "" where all are well."""
-        return next((path for path in deltas if not bool(self._weight(path).isfinite().all())), "")
-
-    def take_back(self, count: int = 1) -> None:
-        """Undo the last writes, bit for bit."""
-        for _ in range(count):
-            self.writes.pop()
-            self._put(self._before.pop())
-
-    def settle(self) -> None:
-        """The writes so far are to stay: free the copies that they could be taken back with one by one."""
-        self._before = [{} for _ in self._before]
-
-    @contextmanager
-    def unedited(self) -> Generator[None]:
-        """Inside, the weights are those from before the first write."""
-        now = {path: self._weight(path).detach().clone() for path in self._originals}
-        self._put(self._originals)
-        try:
-            yield
-        finally:
-            self._put(now)
+    since: int = 0
+    """The ledger's mark from before the first write."""
 
     @contextmanager
     def put_back(self) -> Generator[None]:
         """Whatever happens inside, afterwards the weights are those from before the first write."""
-        try:
-            with self.model.about_to_change():
-                yield
-        finally:
-            self._put(self._originals)
+        self.since = self.model.ledger.mark
+        with self.model.ledger.temporary():
+            yield
+
+    def write(self, deltas: Mapping[str, Delta]) -> None:
+        """Add the deltas to the weights."""
+        with self.model.ledger.entry():
+            write_deltas(self.model, deltas)
+        self.writes.append(deltas)
+
+    def broken(self, deltas: Mapping[str, Delta]) -> str:
+        """The first of these weights that is infinite or not a number now; "" where all are well."""
+        weights = ((path, self.model.site_at(path).held().weight) for path in deltas)
+        return next((path for path, weight in weights if not bool(weight.isfinite().all())), "")
+
+    def take_back(self, count: int = 1) -> None:
+        """Undo the last writes, bit for bit."""
+        for _ in range(count):
+            self.model.ledger.take_back()
+            self.writes.pop()
+
+    def settle(self) -> None:
+        """The writes so far are to stay: free the copies that they could be taken back with one by one."""
+        self.model.ledger.settle()
 
     def total(self) -> dict[str, Delta]:
         """All writes as one."""
@@ -70,14 +51,6 @@ class Writer:
         return {
             path: sum_deltas([deltas[path] for deltas in self.writes if path in deltas]) for path in paths
         }
-
-    def _weight(self, path: str) -> Tensor:
-        return self.model.site_at(path).held().weight
-
-    def _put(self, weights: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for path, weight in weights.items():
-                self._weight(path).copy_(weight)
 
 
 def norms(deltas: Mapping[str, Delta]) -> tuple[float, ...]:

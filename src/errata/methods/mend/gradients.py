@@ -78,11 +78,6 @@ class Factors:
     row: Int[Tensor, " token"]
     """Which text the token belongs to."""
 
-    @property
-    def weight_gradient(self) -> Float[Tensor, "d_out d_in"]:
-        """dL/dW = sum_t d_t u_t^T."""
-        return self.gradients.T @ self.inputs
-
     def only(self, rows: Bool[Tensor, " row"]) -> "Factors":
         """The tokens of the chosen texts."""
         kept = rows.to(self.row.device)[self.row]

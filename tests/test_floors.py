@@ -314,12 +314,7 @@ LONGEST_COMMAND = 25
 MOST_PARAMETERS = 7
 TOO_LARGE_FOR_NOW = {
     "cli/edit.py: edit",
-    "cli/evaluate.py: evaluate",
-    "cli/export.py: _report",
-    "cli/facts.py: check",
     "cli/methods.py: methods",
-    "cli/train_editor.py: _train",
-    "cli/web.py: web",
     "cli/stack.py: edit",
     "facts/fact.py: __init__",
     "methods/rome.py: rome_step",

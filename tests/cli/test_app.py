@@ -73,10 +73,10 @@ def test_a_mistyped_command_is_recognised() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--set", "stesp=3"), "Did you mean 'steps'?"),
+        (("--set", "stesp=3"), "Did you mean 'values.steps'?"),
         (("--set", "layers=2-9"), "blocks 0 to 3"),
         (("--set", "steps"), "Write name=value"),
-        (("--set", "spread=evenly"), "'sqrt', 'even'"),
+        (("--set", "spread.share=evenly"), "'sqrt', 'even'"),
         (("--preset", "almanack"), "Did you mean 'almanac'?"),
         (("--method", "pmte"), "Did you mean 'pmet'?"),
         (("--device", "toaster"), "Device 'toaster' cannot be used"),
@@ -126,7 +126,7 @@ def test_a_full_disk(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("errata.edits.edit.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     assert "No space left on device" in failed(*edit(world, tmp_path / "out"), code=3)
     assert [path.name for path in tmp_path.iterdir()] in ([], ["cache"])
 

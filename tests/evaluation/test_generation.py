@@ -1,7 +1,7 @@
 """Continuations against a slow version, in batches of any size."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.evaluation.evaluate import evaluate
@@ -14,6 +14,7 @@ from evaluation_cases import (
     slow_logits,
 )
 from families import FAMILIES
+from profiles import examples
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_continuations_are_those_of_the_slow_version(family: str) -> None:
 
 
 @given(tokens_at_once=st.integers(1, 200))
-@settings(max_examples=5, deadline=None)
+@examples(5)
 def test_the_size_of_batches_changes_nothing_in_what_is_written(tokens_at_once: int) -> None:
     model = exact_model("gpt2")
     ids = [tuple(map(int, model.tokenizer(fact.question)["input_ids"])) for fact in FACTS]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.evaluation.evaluate import evaluate
@@ -20,6 +20,7 @@ from evaluation_cases import (
     slow_ids,
 )
 from families import FAMILIES
+from profiles import examples
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_outcomes_are_those_of_the_slow_version(family: str) -> None:
 
 # Order and batches.
 @given(order=st.permutations(range(len(FACTS))))
-@settings(max_examples=5, deadline=None)
+@examples(5)
 def test_the_order_of_facts_changes_nothing(order: list[int]) -> None:
     model = exact_model("gpt2")
     plain = evaluate(model, FACTS).records
@@ -76,7 +77,7 @@ PAIRS = [pair for sheet in sheets(FACTS, Edited(FACTS)) for pair in sheet.pairs]
 
 
 @given(tokens_at_once=st.integers(1, 400))
-@settings(max_examples=8, deadline=None)
+@examples(8)
 def test_the_size_of_batches_changes_nothing(tokens_at_once: int) -> None:
     model = exact_model("gpt2")
     plan = make_plan(model, PAIRS)

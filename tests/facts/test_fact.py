@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import AmbiguousSubject, EmptyTarget, FactError, SubjectNotInPrompt
@@ -22,6 +22,7 @@ from fact_rows import (
     templates,
     texts,
 )
+from profiles import examples
 
 # ---- the dataclasses
 
@@ -189,7 +190,7 @@ rows = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(rows)
 def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, row: dict[str, Any]):
     fact = fact_from_json(row)

@@ -5,6 +5,7 @@ import resource
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from errata.edits.edit import load_edit
 from errata.errors import EditError, FactError
@@ -12,7 +13,7 @@ from errata.facts import records
 from errata.facts.fact import read_facts
 from hostile import HOSTILE, fuzz_edits, fuzz_facts, small_edit
 
-INPUTS = 200
+INPUTS = 200 * settings().max_examples // settings.get_profile("test").max_examples
 
 
 @pytest.mark.parametrize("name", HOSTILE)

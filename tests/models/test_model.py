@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -15,6 +15,7 @@ from errata.models.model import SHORTEST, EditableModel, Tokens
 from errata.passes.prompts import pad
 from families import tiny_model
 from model_cases import every_family
+from profiles import examples
 
 LAYERS = 4
 
@@ -73,7 +74,7 @@ def assert_alone_as_together(model: EditableModel, lengths: list[int], tolerance
 
 
 @every_family
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=5))
 @example(lengths=[3, 60])
 @example(lengths=[1, 2, 17, 33])

@@ -16,10 +16,10 @@ from errata.moments.folder import (
     moment_path,
     moments_of,
     read_moment,
-    save_tensors,
     write_moment,
 )
 from errata.moments.key_sums import Limits, measure
+from errata.runtime import save_tensors
 from tiny import TEXTS, fresh_model
 
 SITE = "transformer.h.1.mlp.c_proj"
@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(moments.safetensors_torch, "save_file", fails)
+    monkeypatch.setattr("safetensors.torch.save_file", fails)
     with pytest.raises(
         OSError, match=r"moment\.safetensors \(4 MB\) cannot be written.*No space left.*disk full"
     ):

@@ -8,7 +8,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -24,6 +24,7 @@ from errata.passes.prompts import (
     rewrite_rows,
 )
 from families import tiny_tokenizer
+from profiles import examples
 from tokenizer_kinds import (
     ALL_KINDS,
     CONTEXTS,
@@ -93,7 +94,7 @@ def usable(*texts: str) -> bool:
 
 
 @every_tokenizer
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(before=BEFORE, subject=WORDS, after=AFTER, target=WORDS, context=st.sampled_from(CONTEXTS))
 @example(before="", subject="Orin Vasker", after="", target="the harp", context="")
 @example(before="", subject="Vasker", after="'s mother tongue is", target="Velish", context=CONTEXTS[1])

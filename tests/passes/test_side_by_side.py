@@ -6,19 +6,21 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import environment
 from errata.errors import OutOfMemory
 from errata.models.model import EditableModel
 from errata.passes import memory
 from errata.passes.prompts import encode_text, pad
 from errata.passes.side_by_side import MOST, side_by_side, workers_for
-from errata.settings.schema import build
 from errata.values import targets as targets_module
-from errata.values.descent import PLACES, TargetSettings
+from errata.values.settings import PLACES
 from errata.values.targets import optimize_targets
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
+from sites import ValueStage, stage_of
+from tiny import fresh_model
 
-SETTINGS = build(
-    TargetSettings,
+SETTINGS = stage_of(
+    ValueStage,
     {
         "layers": (1, 2),
         "steps": 3,
@@ -28,9 +30,8 @@ SETTINGS = build(
         "kl_weight": 0.5,
         "nll_weight": 1.0,
         "kl_position": "subject",
-        "optimise": ("attention", "ffn"),
+        "optimize": ("attention", "ffn"),
     },
-    {},
 )
 
 
@@ -38,7 +39,7 @@ SETTINGS = build(
 def three_threads() -> Iterator[None]:
     torch.set_num_threads(3)
     yield
-    torch.set_num_threads(1)
+    torch.set_num_threads(environment.threads())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -124,7 +125,7 @@ def batch_of_two() -> object:
 
 
 def test_only_a_cpu_has_more_than_one_worker(three_threads: None) -> None:
-    model = tiny_model("gpt2")
+    model = fresh_model()
     assert workers_for(model, 10) == min(MOST, 3)
     assert workers_for(model, 2) == 2
     model.model.hf_device_map = {"": "cpu"}  # type: ignore[assignment]

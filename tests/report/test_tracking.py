@@ -47,7 +47,7 @@ def test_tensorboard_holds_settings_writes_and_scores_with_their_intervals(tmp_p
                 found = numbers.get(f"{phase}/{name}{end}")
                 assert found == (None if value is None else {0: pytest.approx(value, rel=1e-6)})
     (text,) = read.Tensors("settings/text_summary")
-    assert b'"clamp": 0.75' in text.tensor_proto.string_val[0]
+    assert b'"values.clamp": 0.75' in text.tensor_proto.string_val[0]
 
 
 @pytest.mark.parametrize("library", ["trackio", "wandb"])
@@ -55,7 +55,7 @@ def test_the_others_take_the_same_without_a_network(library: str, tmp_path: Path
     if find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     program = f"""
-from errata.tracking import Tracker
+from errata.report.tracking import Tracker
 with Tracker.of("{library}:shop", "mine") as tracker:
     tracker.sink.settings({{"method": "pmet"}})
     tracker.sink.numbers({{"after/score": 0.5}}, 0)

@@ -13,7 +13,7 @@ from errata.runtime.files import CACHE_VARIABLE, atomic_file, atomic_folder, loc
 
 HOLD = """
 import sys, time
-from errata.files import locked
+from errata.runtime.files import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -31,8 +31,8 @@ METHODS = ("pmet", "memit", "rome")
 
 def settings_of(method: str) -> dict[str, object]:
     if method == "rome":
-        return {"layers": [1], "steps": 4}
-    return {**SETTINGS, "covariance_ridge": 0.1}
+        return {"layers": [1], "values.steps": 4}
+    return {**SETTINGS, "solve.covariance_ridge": 0.1}
 
 
 def whole_run(folder: Path, family: str = "gpt2", methods: tuple[str, ...] = ("pmet",)) -> int:
@@ -291,9 +291,9 @@ def test_a_process_that_dies_ends_the_others(tmp_path: Path, monkeypatch: pytest
 
 DYING = """
 import os, signal, sys
-from errata import targets
+from errata.values import targets
 from errata.cli import main
-from errata.memory import facts_at_once
+from errata.passes.memory import facts_at_once
 
 targets.facts_at_once = lambda *_: 1
 if os.environ["RANK"] == "1":

@@ -31,11 +31,11 @@ FACTS = (
 )
 SETTINGS: dict[str, object] = {
     "layers": [1, 2],
-    "steps": 4,
-    "learning_rate": 0.2,
-    "clamp": 0.75,
-    "kl_weight": 0.5,
-    "covariance_weight": 20.0,
+    "values.steps": 4,
+    "values.learning_rate": 0.2,
+    "values.clamp": 0.75,
+    "values.kl_weight": 0.5,
+    "solve.covariance_weight": 20.0,
 }
 """Settings under which every tiny model can be edited in a moment."""
 
@@ -131,4 +131,40 @@ def tiny_model(name: str, dtype: str = "float32") -> EditableModel:
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(config)
     torch.set_rng_state(state)
-    return from_parts(model.to(getattr(torch, dtype)), tokenizer, f"tiny-{name.replace(' ', '-')}")
+    made = from_parts(model.to(getattr(torch, dtype)), tokenizer, f"tiny-{name.replace(' ', '-')}")
+    AS_MADE.append((made, look_of(made), {key: value.clone() for key, value in model.state_dict().items()}))
+    return made
+
+
+AS_MADE: list[tuple[EditableModel, dict[str, object], dict[str, torch.Tensor]]] = []
+"""Each tiny model, and how it was when it was made."""
+
+
+def look_of(model: EditableModel) -> dict[str, object]:
+    """All of a model but its weights that a test could leave changed."""
+    modules = dict(model.model.named_modules())
+    return {
+        "name": model.name,
+        "revision": model.revision,
+        "written": (list(model.ledger.owners), model.ledger.mark, model.ledger.changed),
+        "config": {
+            key: value
+            for key, value in model.model.config.to_dict().items()
+            if key not in ("architectures", "dtype")  # `save_pretrained` fills these in
+        },
+        "attributes": sorted(vars(model.model)),
+        "training": [name for name, module in modules.items() if module.training],
+        "hooks": [
+            name for name, module in modules.items() if module._forward_hooks or module._forward_pre_hooks
+        ],
+    }
+
+
+def check_tiny_models() -> None:
+    """Raise where a test left one of the shared models other than it was; the next test gets it as it was made."""
+    for model, look, weights in AS_MADE:
+        now = look_of(model)
+        changed = [name for name in look if now[name] != look[name]]
+        assert not changed, f"a test left {model.name} with other {changed}"
+        for name, value in model.model.state_dict().items():
+            assert torch.equal(value, weights[name]), f"a test left {name} of {model.name} changed"

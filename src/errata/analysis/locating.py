@@ -14,11 +14,11 @@ from typing_extensions import Unpack
 
 from errata.analysis.effects import KINDS, Effects, effects_from_json
 from errata.analysis.restoring import Restored, Traceable, noise_scale, restore_everywhere
-from errata.errors import FactError, ResultsError, SettingsError
+from errata.errors import FactError, SettingsError
 from errata.facts import Fact
 from errata.models import EditableModel
 from errata.passes import EncodedRow, Row, by_length, encode_rows, pad
-from errata.runtime import Progress, atomic_file, silent, to_json
+from errata.runtime import Progress, Store, digest_of, silent, to_json
 
 VERSION = 1
 """Of how the numbers come about: raised when they change, so that old files are not found any more."""
@@ -140,7 +140,7 @@ class _Run:
     sigma: float
     """Standard deviation of the embeddings."""
     fingerprint: str
-    keep_in: Path | None
+    store: Store | None
 
     @classmethod
     def of(
@@ -153,7 +153,8 @@ class _Run:
         """Measure what the run of these questions begins with."""
         window = usual_window(model.layers) if settings.window is None else settings.window
         sigma = noise_scale(model, questions)
-        return cls(model, settings, window, sigma, model.measure_fingerprint(), keep_in)
+        store = None if keep_in is None else Store(keep_in, "Traces", suffix=".json")
+        return cls(model, settings, window, sigma, model.measure_fingerprint(), store)
 
     @property
     def scale(self) -> float:
@@ -237,31 +238,22 @@ class _Run:
 
     def _load(self, question: Traceable) -> Effects | None:
         """What was kept of this very question; a damaged file counts as nothing."""
-        if self.keep_in is None:
-            return None
-        try:
-            return effects_from_json(json.loads(self._path(question).read_text(encoding="utf-8")))
-        except (OSError, ValueError, ResultsError):
-            return None
+        return None if self.store is None else self.store.get(self._key(question), _read_effects)
 
     def _save(self, question: Traceable, effects: Effects) -> None:
-        if self.keep_in is not None:
-            with atomic_file(self._path(question)) as aside:
-                aside.write_text(json.dumps(to_json(effects), ensure_ascii=False), encoding="utf-8")
+        if self.store is not None:
+            text = json.dumps(to_json(effects), ensure_ascii=False)
+            self.store.put(self._key(question), lambda aside: aside.write_text(text, encoding="utf-8"))
 
-    def _path(self, question: Traceable) -> Path:
+    def _key(self, question: Traceable) -> str:
         row = question.row.row
-        recipe = [
-            VERSION,
-            self.fingerprint,
-            str(self.model.dtype),
-            self.settings.samples,
-            self.window,
-            self.scale,
-        ]
-        named = json.dumps([*recipe, self.settings.seed, row.prompt, row.subject, row.target])
-        assert self.keep_in is not None
-        return self.keep_in / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
+        settings = self.settings
+        recipe = [VERSION, self.fingerprint, str(self.model.dtype), settings.samples, self.window, self.scale]
+        return digest_of([*recipe, settings.seed, row.prompt, row.subject, row.target])
+
+
+def _read_effects(file: Path) -> Effects:
+    return effects_from_json(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _counter(on_progress: Progress, done: int, facts: int, total: int) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,23 +133,41 @@ def edit(
             keep_in=cache_root() / KEPT,
             seed=seed,
         )
-        loaded = load_model(terminal, model, dtype, device, device_map)
-        began = time.monotonic()
-        plan = errata.prepare(loaded, request)
+        plan = errata.prepare(load_model(terminal, model, dtype, device, device_map), request)
         if show_plan:
             planned.show(terminal, plan)
-            return
-        made, settled = run_plan(terminal, plan, output)
-        seconds = time.monotonic() - began
-        made = replace(made, measured={"seconds": round(seconds, 3)})
+        else:
+            work = _Work(terminal, plan, facts, drawing.is_drawn(facts, sample), output)
+            work.do(evaluate, track)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A plan to be run, and where its facts came from and its edit goes."""
+
+    terminal: Terminal
+    plan: errata.Plan
+    file: Path
+    """Of the facts, by path or as the name of a data set."""
+    drawn: bool
+    """Whether the facts are others than those of the file."""
+    output: Path
+
+    def do(self, evaluate: bool, track: str | None) -> None:
+        """Make the edit, save it, and if asked evaluate and log it."""
+        model, read = self.plan.model, self.plan.request.facts
+        began = time.monotonic()
+        made, settled = run_plan(self.terminal, self.plan, self.output)
+        made = replace(made, measured={"seconds": round(time.monotonic() - began, 3)})
         own_facts = False
         if is_main():
-            made.save(output)
-            own_facts = preparing.keep_facts(settled.facts, read, drawing.is_drawn(facts, sample), output)
-        results = _measure(terminal, loaded, settled.facts, made, output) if evaluate else None
-        inputs.track(track, output.name, made, results)
-        report = EditReport(loaded, made, results, output / preparing.FACTS if own_facts else facts, output)
-        report.show(terminal, None if settled.neighbors is None else neighbors_json(read, settled.neighbors))
+            made.save(self.output)
+            own_facts = preparing.keep_facts(settled.facts, read, self.drawn, self.output)
+        results = _measure(self.terminal, model, settled.facts, made, self.output) if evaluate else None
+        inputs.track(track, self.output.name, made, results)
+        file = self.output / preparing.FACTS if own_facts else self.file
+        neighbors = None if settled.neighbors is None else neighbors_json(read, settled.neighbors)
+        EditReport(model, made, results, file, self.output).show(self.terminal, neighbors)
 
 
 def _output(output: Path | None, show_plan: bool) -> Path:

@@ -14,16 +14,23 @@ from pathlib import Path
 from typing import Annotated, ClassVar, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from errata.edits.deltas import Delta, check_finite, sites_of, write_deltas
 from errata.edits.folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
-from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, OutputExists, WrongModel
+from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, WrongModel
 from errata.facts import Fact
 from errata.models import EditableModel
-from errata.runtime import Form, JsonMismatch, atomic_folder, from_json, to_json, write_json
+from errata.runtime import (
+    Form,
+    JsonMismatch,
+    atomic_folder,
+    disk_errors,
+    from_json,
+    to_json,
+    write_json,
+    write_tensors,
+)
 
 FORMAT = 1
 """The version of the folder's layout."""
@@ -143,22 +150,13 @@ class Edit:
         """
         check_finite(self.deltas)
         tensors = {
-            f"{path}.{name}": part.cpu().contiguous()
+            f"{path}.{name}": part
             for path, delta in self.deltas.items()
             for name, part in delta.tensors.items()
         }
-        try:
-            with atomic_folder(folder) as aside:
-                # One entry alone: several are written in any order, and equal edits would be unequal files.
-                save_file(tensors, aside / WEIGHTS, metadata={"errata_edit": str(FORMAT)})
-                (aside / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
-                write_json(aside / ABOUT, self.about())
-        except OutputExists:
-            raise
-        except (SafetensorError, OSError) as error:
-            raise OSError(
-                f"The edit cannot be written to {folder}: {error}. Is the disk full, or write-protected?"
-            ) from error
+        with disk_errors(f"The edit cannot be written to {folder}"), atomic_folder(folder) as aside:
+            write_tensors(aside / WEIGHTS, tensors, {"errata_edit": str(FORMAT)})
+            write_json(aside / ABOUT, self.about())
 
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""

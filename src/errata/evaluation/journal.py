@@ -17,7 +17,7 @@ import torch
 from errata import __version__
 from errata.edits import Edit
 from errata.models import EditableModel
-from errata.runtime import Progress, silent
+from errata.runtime import Progress, digest_of, silent
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Journal:
             str(model.device),
             model.measure_fingerprint(),
         ]
-        file = folder / f"{_digest(json.dumps(recipe))}.jsonl"
+        file = folder / f"{digest_of(recipe)}.jsonl"
         return cls(file, _read(file) if file.is_file() else {})
 
     def enter(self, edit: Edit) -> None:
@@ -55,7 +55,7 @@ class Journal:
         """
         if self.file is None:
             return find()
-        key = _digest(json.dumps([self.state, job]))
+        key = digest_of([self.state, job])
         if key in self.known:
             return self.known[key]
         found = find()
@@ -72,7 +72,7 @@ class Journal:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as lines:
                 # The line ends the one before it, which may have been cut off.
-                lines.write(f"\n{_digest(rest)} {rest}")
+                lines.write(f"\n{digest_of(rest)} {rest}")
         except OSError as error:
             logger.warning(
                 "%s cannot be written (%s): if this evaluation is killed, it begins anew.",
@@ -99,7 +99,7 @@ def _read(file: Path) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         digest, _, rest = line.partition(" ")
-        if rest and _digest(rest) == digest:
+        if rest and digest_of(rest) == digest:
             key, known_value = json.loads(rest)
             known[key] = known_value
     return known
@@ -113,7 +113,3 @@ def _tensors_digest(edit: Edit) -> str:
             digest.update(f"{path}.{name} {part.dtype} {list(part.shape)}".encode())
             digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

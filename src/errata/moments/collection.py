@@ -1,6 +1,5 @@
 """Second moments of keys, E[k k^T]: measured on a corpus once, kept in a store, and resumed when interrupted."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,15 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
 
-from safetensors import SafetensorError, safe_open
 from typing_extensions import Required, Unpack
 
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
 from errata.models import ALMANAC, EditableModel, Site
 from errata.moments.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
-from errata.moments.folder import FORMAT_VERSION, moment_path, save_tensors, write_moment
+from errata.moments.folder import FORMAT_VERSION, moment_path, write_moment
 from errata.moments.key_sums import STAGE, Limits, Sums, in_main, measure
-from errata.runtime import Progress, cache_root, locked, processes, remove_parts, silent
+from errata.runtime import (
+    DAMAGED,
+    Progress,
+    cache_root,
+    digest_of,
+    locked,
+    open_tensors,
+    processes,
+    remove_parts,
+    save_tensors,
+    silent,
+)
 
 SAVE_SECONDS = 20.0
 SAVE_SHARE = 0.05
@@ -70,7 +79,7 @@ def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:
         "fingerprint": model.fingerprint,
         "revision": model.revision or "",
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    digest = digest_of(identity, 16)
     corpus = _word(recipe.corpus.partition(":")[0])
     words = [_word(model.name), corpus, f"{recipe.samples}x{length}", details["dtype"], digest]
     return cache_root() / STAGE / "-".join(words)
@@ -218,7 +227,7 @@ class _Partial:
         details: Mapping[str, str],
     ) -> "_Partial":
         names = " ".join(site.path for site in sites)
-        name = hashlib.sha256(names.encode()).hexdigest()[:8]
+        name = digest_of(names, 8)
         recipe = {**details, "format": str(FORMAT_VERSION), "fingerprint": model.fingerprint, "sites": names}
         return cls(
             Path(folder) / f"{name}.partial", recipe, time.monotonic() + SAVE_SECONDS, model, tuple(sites)
@@ -229,12 +238,11 @@ class _Partial:
         if not self.path.is_file():
             return None
         try:
-            with safe_open(self.path, framework="pt") as opened:
-                totals = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-                header = opened.metadata() or {}
+            with open_tensors(self.path) as kept:
+                totals, header = kept.part(), kept.header
             recipe = cast("dict[str, str]", json.loads(header["recipe"]))
             sums = Sums(totals, int(header["tokens"]), int(header["texts"]), header["digest"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except DAMAGED as error:
             raise CovarianceError(
                 f"{self.path}, left by an unfinished run, cannot be read ({error}). Remove it to start over."
             ) from error
@@ -255,7 +263,7 @@ class _Partial:
             "texts": str(sums.texts),
             "digest": sums.digest,
         }
-        save_tensors(self.path, {path: total.cpu() for path, total in sums.totals.items()}, header)
+        save_tensors(self.path, sums.totals, header)
         ended = time.monotonic()
         self.due = ended + max(SAVE_SECONDS, (ended - begun) / SAVE_SHARE)
 

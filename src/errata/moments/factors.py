@@ -14,12 +14,11 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from errata.models import EditableModel, Site
-from errata.moments.folder import belongs, check_positive_definite, moment_path, read_moment, save_tensors
-from errata.runtime import cache_root
+from errata.moments.folder import belongs, check_positive_definite, moment_path, read_moment
+from errata.runtime import Store, cache_root, open_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,15 @@ class Factors:
         if site.device.type != "cpu":
             return None
         digest = self._digest(site)
-        kept = _kept(site, digest, ridge)
+        header = {"errata_factor": VERSION, "moment": digest, "ridge": repr(ridge)}
+
+        def read(file: Path) -> Tensor | None:
+            with open_tensors(file) as kept:
+                upper = kept.tensor(UPPER) if kept.header == header else None
+            fits = upper is not None and upper.shape == (site.d_in,) * 2 and upper.dtype == torch.float64
+            return upper if fits else None
+
+        kept = self._store.get(digest[:32], read)
         if kept is not None:
             return kept.T
         moment = ridged(read_moment(self.folder, self.model, site), ridge)
@@ -62,9 +69,8 @@ class Factors:
         del moment
         if int(failed) != 0 or not bool(factor.isfinite().all()):
             return None
-        header = {"errata_factor": VERSION, "moment": digest, "ridge": repr(ridge)}
         try:
-            save_tensors(_path(digest), {UPPER: factor.T.contiguous()}, header)
+            self._store.put(digest[:32], lambda aside: write_tensors(aside, {UPPER: factor.T}, header))
         except OSError as error:
             logger.info("The Cholesky factor is not kept: %s", error)
         return factor
@@ -76,9 +82,13 @@ class Factors:
             CovarianceMissing, CovarianceMismatch, CovarianceError: as `read_moment`; not positive definite.
         """
         digest = self._digest(site)
-        if _says(digest).get("moment") != digest:
+        if self._store.get(digest[:32], _moment_of) != digest:
             path = moment_path(self.folder, site.path)
             check_positive_definite(read_moment(self.folder, self.model, site), path)
+
+    @property
+    def _store(self) -> Store:
+        return Store(cache_root() / "factors", "Cholesky factors")
 
     def _digest(self, site: Site) -> str:
         """Of the file of second moments, which must be there and belong to the model and the site."""
@@ -89,25 +99,7 @@ class Factors:
         return digest.hexdigest()
 
 
-def _path(digest: str) -> Path:
-    return cache_root() / "factors" / f"{digest[:32]}.safetensors"
-
-
-def _says(digest: str) -> dict[str, str]:
-    """What a factor's file says it is of; nothing where there is none, or it cannot be read."""
-    try:
-        with safe_open(_path(digest), framework="pt") as opened:
-            return dict(opened.metadata() or {})
-    except (SafetensorError, OSError):
-        return {}
-
-
-def _kept(site: Site, digest: str, ridge: float) -> Tensor | None:
-    if _says(digest) != {"errata_factor": VERSION, "moment": digest, "ridge": repr(ridge)}:
-        return None
-    try:
-        with safe_open(_path(digest), framework="pt") as opened:
-            upper = opened.get_tensor(UPPER)
-    except (SafetensorError, OSError):
-        return None
-    return upper if upper.shape == (site.d_in, site.d_in) and upper.dtype == torch.float64 else None
+def _moment_of(file: Path) -> str:
+    """The digest of the second moments that a factor is of."""
+    with open_tensors(file) as kept:
+        return kept.header["moment"]

@@ -14,14 +14,13 @@ from typing import cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors import torch as safetensors_torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from errata import __version__
 from errata.errors import CovarianceError, CovarianceMismatch, CovarianceMissing
 from errata.models import EditableModel, Site, solving_device
-from errata.runtime import atomic_file
+from errata.runtime import open_tensors, save_tensors
 
 FORMAT_VERSION = 1
 MOMENT = "second_moment"
@@ -90,8 +89,8 @@ def read_moment(
     """
     path = belongs(folder, model, site).path
     try:
-        with safe_open(path, framework="pt") as opened:
-            moment = opened.get_tensor(MOMENT)
+        with open_tensors(path) as kept:
+            moment = kept.tensor(MOMENT)
     except (SafetensorError, OSError) as error:
         raise CovarianceError(_damaged(path, error)) from error
     if moment.dtype not in DTYPES:
@@ -126,23 +125,21 @@ def describe(path: Path) -> StoredMoment:
         CovarianceError: it is damaged, or lacks `second_moment` or `count`.
     """
     try:
-        with safe_open(path, framework="pt") as opened:
-            names = opened.keys()
+        with open_tensors(path) as kept:
+            names = kept.names
             lacking = [name for name in (MOMENT, COUNT) if name not in names]
             if lacking:
                 raise CovarianceError(
                     f"{path} lacks {' and '.join(map(repr, lacking))}; it holds {', '.join(names) or 'nothing'}. A "
                     "file of second moments has 'second_moment' [d_in, d_in] and 'count', the number of tokens."
                 )
-            shape = opened.get_slice(MOMENT).get_shape()
-            count = opened.get_tensor(COUNT).double()
-            metadata = opened.metadata() or {}
+            shape, count = kept.shape(MOMENT), kept.tensor(COUNT).double()
     except (SafetensorError, OSError) as error:
         raise CovarianceError(_damaged(path, error)) from error
     if count.numel() != 1 or not 0 < float(count) < float("inf"):
         raise CovarianceError(f"{path}: count must be one number above 0, not {count.tolist()}.")
     return StoredMoment(
-        path, path.name.removesuffix(".safetensors"), shape[0] if shape else 0, float(count), metadata
+        path, path.name.removesuffix(".safetensors"), shape[0] if shape else 0, float(count), kept.header
     )
 
 
@@ -182,22 +179,6 @@ def check_positive_definite(moment: Float[Tensor, "d_in d_in"], path: str | os.P
         f"The second moments in {path} are not positive definite: {reason}. Collect them again from more text, at "
         f"least some {10 * size} tokens (`errata covariance collect ... --samples N`)."
     )
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write a safetensors file, all or nothing.
-
-    Raises:
-        OSError: it cannot be written, for example because the disk is full.
-    """
-    try:
-        with atomic_file(path) as aside:
-            safetensors_torch.save_file(dict(tensors), aside, metadata=dict(header))
-    except (SafetensorError, OSError) as error:
-        size = sum(tensor.nbytes for tensor in tensors.values()) / 2**20
-        raise OSError(
-            f"{path} ({size:.0f} MB) cannot be written: {error}. Is the disk full, or write-protected?"
-        ) from error
 
 
 def check_moment(moment: Tensor, site: Site, model: EditableModel, where: str) -> None:

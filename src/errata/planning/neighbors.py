@@ -6,7 +6,7 @@ A fact needs at least two, one to edit with and the others to evaluate with (pap
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -81,10 +81,9 @@ def find_neighbors(
     kept: list[Fact] = []
     for index, (fact, each) in enumerate(zip(facts, found, strict=True)):
         right = _answered(each, answers)
-        usable = [one for one in right if one.neighbor is not None and one.neighbor.subject not in edited]
-        if len(right) >= LEAST and usable:
-            rng = random.Random(f"neighbors/{seed}/{fact.subject}/{fact.prompt}")
-            kept.append(_with(fact, right, _chosen(fact, right, usable, count, rng)))
+        with_neighbors = _qualified(fact, right, edited, seed, count)
+        if with_neighbors is not None:
+            kept.append(with_neighbors)
             qualified.append(index)
             continue
         reasons[index] = _reason(len(each), right)
@@ -174,6 +173,17 @@ def _from_prompts(fact: Fact, templates: Sequence[str], every: Sequence[str]) ->
         fitting = template_of(prompt, templates) or template_of(prompt, every)
         neighbor = None if fitting is None else Neighbor(*fitting, target)
         yield _Candidate(prompt, target, neighbor, item)
+
+
+def _qualified(
+    fact: Fact, right: Sequence[_Candidate], edited: Collection[str], seed: int, count: int
+) -> Fact | None:
+    """The fact with up to `count` neighbors; None where too few of its candidates can be used."""
+    usable = [one for one in right if one.neighbor is not None and one.neighbor.subject not in edited]
+    if len(right) < LEAST or not usable:
+        return None
+    rng = random.Random(f"neighbors/{seed}/{fact.subject}/{fact.prompt}")
+    return _with(fact, right, _chosen(fact, right, usable, count, rng))
 
 
 def _chosen(

@@ -188,4 +188,4 @@ def _check_header(file: Path, row: object) -> _Header:
             f"{file} has schema version {header.get('schema')!r}, and this Errata reads versions up to {SCHEMA}. "
             "Read it with the Errata that wrote it, or evaluate again."
         )
-    return _row(_Header, file, 1, row)
+    return _row(_Header, file, 1, header)

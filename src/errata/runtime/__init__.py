@@ -25,19 +25,34 @@ from errata.runtime.files import (
     write_json,
 )
 from errata.runtime.progress import Pace, Progress, clock, duration, label, silent
+from errata.runtime.store import (
+    DAMAGED,
+    Store,
+    TensorFile,
+    digest_of,
+    disk_errors,
+    open_tensors,
+    save_tensors,
+    write_tensors,
+)
 
 __all__ = [
     "CACHE_VARIABLE",
+    "DAMAGED",
     "NON_FINITE",
     "WRITING",
     "Form",
     "JsonMismatch",
     "Pace",
     "Progress",
+    "Store",
+    "TensorFile",
     "atomic_file",
     "atomic_folder",
     "cache_root",
     "clock",
+    "digest_of",
+    "disk_errors",
     "duration",
     "float_from_json",
     "float_to_json",
@@ -45,9 +60,12 @@ __all__ = [
     "label",
     "locked",
     "object_of",
+    "open_tensors",
     "refuse_existing",
     "remove_parts",
+    "save_tensors",
     "silent",
     "to_json",
     "write_json",
+    "write_tensors",
 ]

@@ -166,7 +166,7 @@ def _reader(hint: Any) -> Read:
     if hint in SCALARS:
         return partial(_read_scalar, (hint,))
     if dataclasses.is_dataclass(hint):
-        return _form_of(cast(type, hint)).read or partial(_read_object, hint)
+        return _form_of(cast(type, hint)).read or partial(_read_object, cast(type, hint))
     return _read_anything
 
 

@@ -4,20 +4,18 @@ One safetensors file a batch, named by a digest of everything that v* depends on
 weights, the contexts, the settings of the stage, and the batch's facts. v* depends neither on lambda nor on the spread.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from errata.facts import Fact
 from errata.models import EditableModel
-from errata.runtime import atomic_file, to_json
-from errata.values.descent import Outcome, Place, TargetSettings, Trace
+from errata.runtime import Store, digest_of, open_tensors, to_json, write_tensors
+from errata.values.descent import Outcome, Trace
+from errata.values.settings import Place, ValueSite
 
 VERSION = 2
 """Of how values are computed: raised when the stage's numbers change, so that old ones are not found any more."""
@@ -41,22 +39,18 @@ class TargetStore:
         folder: Path,
         model: EditableModel,
         contexts: Sequence[str],
-        settings: TargetSettings,
+        site: ValueSite,
         relax: bool,
     ) -> "TargetStore":
-        """The store in `folder` for runs with these arguments; `settings` may be those of a whole method."""
-        names = TargetSettings.__dataclass_fields__
-        own = {name: value for name, value in asdict(settings).items() if name in names}
-        own["layers"] = settings.layers[-1:]
-        if settings.lookup == "subject_last":  # values that were kept before there was a choice stay known
-            del own["lookup"]
-        recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
+        """The store in `folder` for runs with these arguments."""
+        values = site.values
+        recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), _own(site), relax]
         return cls(
             folder,
-            _digest(json.dumps(recipe, sort_keys=True)),
-            settings.optimise,
-            neighbors=settings.neighbor_count if settings.neighbor_weight > 0 else 0,
-            preserved=settings.preserve_rows if settings.preserves else 0,
+            digest_of(recipe),
+            values.optimize,
+            neighbors=values.neighbor_count if values.neighbor_weight > 0 else 0,
+            preserved=values.preserve_rows if values.preserves else 0,
         )
 
     def after(self, change: object) -> "TargetStore":
@@ -64,20 +58,11 @@ class TargetStore:
 
         A method that writes fact by fact need not hash all weights again for each.
         """
-        return replace(self, recipe=_digest(self.recipe + json.dumps(change, sort_keys=True)))
+        return replace(self, recipe=digest_of(self.recipe + json.dumps(change, sort_keys=True)))
 
     def load(self, facts: Sequence[Fact]) -> list[Outcome] | None:
         """What was kept for exactly these facts, or None; a damaged file counts as nothing."""
-        path = self._path(facts)
-        if not path.is_file():
-            return None
-        try:
-            with safe_open(path, framework="pt") as opened:
-                traces = json.loads((opened.metadata() or {})["traces"])
-            tensors = load_file(path)
-            return [self._outcome(index, tensors, traces[index]) for index in range(len(facts))]
-        except (SafetensorError, OSError, LookupError, TypeError, ValueError):
-            return None
+        return self._store.get(self._key(facts), lambda file: self._read(file, len(facts)))
 
     def save(self, facts: Sequence[Fact], outcomes: Sequence[Outcome]) -> None:
         """Keep these outcomes, all or nothing.
@@ -91,17 +76,19 @@ class TargetStore:
             for place in outcomes[0].initial
         }
         traces = json.dumps([{**vars(outcome.trace), "deltas": []} for outcome in outcomes])
-        try:
-            with atomic_file(self._path(facts)) as aside:
-                save_file(tensors, aside, metadata={"traces": traces})
-        except (SafetensorError, OSError) as error:
-            raise OSError(
-                f"Finished values cannot be kept in {self.folder}: {error}. Is the disk full, or write-protected?"
-            ) from error
+        self._store.put(self._key(facts), lambda aside: write_tensors(aside, tensors, {"traces": traces}))
 
-    def _path(self, facts: Sequence[Fact]) -> Path:
-        texts = json.dumps([self._texts(fact) for fact in facts])
-        return self.folder / f"{_digest(self.recipe + texts)}.safetensors"
+    @property
+    def _store(self) -> Store:
+        return Store(self.folder, "Finished values")
+
+    def _key(self, facts: Sequence[Fact]) -> str:
+        return digest_of(self.recipe + json.dumps([self._texts(fact) for fact in facts]))
+
+    def _read(self, file: Path, count: int) -> list[Outcome]:
+        with open_tensors(file) as kept:
+            tensors, traces = kept.part(), json.loads(kept.header["traces"])
+        return [self._outcome(index, tensors, traces[index]) for index in range(count)]
 
     def _texts(self, fact: Fact) -> list[object]:
         """All of a fact that its value depends on."""
@@ -117,5 +104,11 @@ class TargetStore:
         return Outcome(initial, delta, Trace(**trace))  # pyright: ignore[reportArgumentType]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def _own(site: ValueSite) -> dict[str, object]:
+    """The settings that values depend on, by the flat names of the first version: values kept then stay known."""
+    own: dict[str, object] = asdict(site.values)
+    own["optimise"] = own.pop("optimize")
+    own["layers"] = site.layers[-1:]
+    if site.lookup != "subject_last":  # values that were kept before there was a choice stay known
+        own["lookup"] = site.lookup
+    return own

@@ -157,38 +157,39 @@ class Session:
             )
         self._check(space, [draft.fact for draft in drafts])
         number = space.count + 1
-        name = f"edit-{number}"
 
         def work(job: Job) -> None:
-            with self._stoppable(job):
-                facts = self._completed(drafts)
-                request = EditRequest(
-                    facts,
-                    chosen.method,
-                    chosen.settings,
-                    covariance=self.covariance,
-                    stack=space.stack,
-                    keep_in=cache_root() / KEPT,
-                    seed=self.seed,
-                )
-                made = prepare(self.model, request).run(job)
-                stack = space.stack.add(name, made, space.stack.names)
-                try:
-                    measured, files = self._measure(space, stack, job)
-                    compared = self._again(space, stack)
-                except BaseException:
-                    stack.remove(name)
-                    raise
-            written = stack.edit(name)
-            space.stack, space.measured, space.files = stack, measured, files
-            space.edits = (*space.edits, Made(stack.entries[-1], chosen, written.facts))
-            space.drafts, space.compared, space.count = (), compared, number
-            space.note = "".join(
-                f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped
-            )
+            self._write(space, drafts, chosen, job)
 
         space.job = Job(self.line, f"Edit {number}: {len(drafts)} fact{'s' * (len(drafts) != 1)}", work)
         return space.job
+
+    def _write(self, space: Workspace, drafts: Sequence[Draft], chosen: Choice, job: Job) -> None:
+        """Make the edit, measure it, and put it on the workspace's stack; nothing changes where any of it fails."""
+        name = f"edit-{space.count + 1}"
+        with self._stoppable(job):
+            request = EditRequest(
+                self._completed(drafts),
+                chosen.method,
+                chosen.settings,
+                covariance=self.covariance,
+                stack=space.stack,
+                keep_in=cache_root() / KEPT,
+                seed=self.seed,
+            )
+            made = prepare(self.model, request).run(job)
+            stack = space.stack.add(name, made, space.stack.names)
+            try:
+                measured, files = self._measure(space, stack, job)
+                compared = self._again(space, stack)
+            except BaseException:
+                stack.remove(name)
+                raise
+        written = stack.edit(name)
+        space.stack, space.measured, space.files = stack, measured, files
+        space.edits = (*space.edits, Made(stack.entries[-1], chosen, written.facts))
+        space.drafts, space.compared, space.count = (), compared, space.count + 1
+        space.note = "".join(f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped)
 
     def undo(self, space: Workspace, name: str) -> Job:
         """Take any one of the edits out.

@@ -12,15 +12,25 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from errata.errors import EditorError, ErrataError, OutputExists
+from errata.errors import EditorError, ErrataError
 from errata.methods.mend.editor import Editor, Layout
 from errata.methods.mend.training import State, TrainingSettings, Validation
 from errata.models import EditableModel, almanac_folder
-from errata.runtime import Form, atomic_file, atomic_folder, from_json, to_json
+from errata.runtime import (
+    DAMAGED,
+    Form,
+    TensorFile,
+    atomic_folder,
+    disk_errors,
+    from_json,
+    open_tensors,
+    save_tensors,
+    to_json,
+    write_tensors,
+)
 from errata.settings import build
 
 FORMAT = 1
@@ -67,18 +77,10 @@ class TrainedEditor:
             OutputExists: the folder is there already and not empty.
             OSError: it cannot be written, for example because the disk is full.
         """
-        tensors = {name: value.cpu().contiguous() for name, value in self.tensors.items()}
-        try:
-            with atomic_folder(folder) as aside:
-                save_file(tensors, aside / TENSORS, metadata={METADATA: str(FORMAT)})
-                text = json.dumps({"format": FORMAT, **to_json(self.origin)}, indent=1, ensure_ascii=False)
-                (aside / ABOUT).write_text(text + "\n", encoding="utf-8")
-        except OutputExists:
-            raise
-        except (SafetensorError, OSError) as error:
-            raise OSError(
-                f"The editor cannot be written to {folder}: {error}. Is the disk full, or write-protected?"
-            ) from error
+        with disk_errors(f"The editor cannot be written to {folder}"), atomic_folder(folder) as aside:
+            write_tensors(aside / TENSORS, self.tensors, {METADATA: str(FORMAT)})
+            text = json.dumps({"format": FORMAT, **to_json(self.origin)}, indent=1, ensure_ascii=False)
+            (aside / ABOUT).write_text(text + "\n", encoding="utf-8")
 
     def for_model(self, model: EditableModel) -> Editor:
         """The editor, ready for the model's gradients and on its device.
@@ -143,10 +145,11 @@ def load_editor(folder: str | Path) -> TrainedEditor:
 
 def _read_about(file: Path) -> tuple[EditorOrigin, TrainingSettings]:
     try:
-        about: Any = json.loads(file.read_text(encoding="utf-8"))
+        about: object = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise EditorError(f"{file} is not readable JSON: {error}. Copy or train the editor again.") from error
-    if not isinstance(about, dict) or cast("dict[str, Any]", about).pop("format", None) != FORMAT:
+    about = cast("dict[str, Any]", about if isinstance(about, dict) else {})
+    if about.pop("format", None) != FORMAT:
         raise EditorError(f"{file} is not an editor of format {FORMAT}, which this version of Errata reads.")
     try:
         origin = from_json(EditorOrigin, about, "it")
@@ -161,7 +164,8 @@ def _read_about(file: Path) -> tuple[EditorOrigin, TrainingSettings]:
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(file)
+        with open_tensors(file) as kept:
+            tensors = kept.part()
     except (SafetensorError, OSError) as error:
         raise EditorError(
             f"{file} is cut off or damaged: {error}. Copy or train the editor again."
@@ -210,15 +214,7 @@ class Checkpoint:
         }
         # One entry alone: several are written in any order, and equal states would be unequal files.
         metadata = {"state": json.dumps(about)}
-        try:
-            with atomic_file(self.file) as aside:
-                save_file(
-                    {name: value.cpu().contiguous() for name, value in tensors.items()}, aside, metadata
-                )
-        except (SafetensorError, OSError) as error:
-            raise OSError(
-                f"The unfinished editor cannot be kept in {self.file}: {error}. Is the disk full, or write-protected?"
-            ) from error
+        save_tensors(self.file, tensors, metadata, f"The unfinished editor cannot be kept in {self.file}")
 
     def restore(self, state: State) -> bool:
         """Fill the state from the file; false, and nothing done, where there is none.
@@ -229,12 +225,11 @@ class Checkpoint:
         if not self.file.exists():
             return False
         try:
-            with safe_open(self.file, framework="pt") as opened:
-                about = cast("dict[str, Any]", json.loads((opened.metadata() or {})["state"]))
-            self._check(about["run"])
-            tensors = load_file(self.file)
-            self._fill(state, about, tensors)
-        except (SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
+            with open_tensors(self.file) as kept:
+                about = cast("dict[str, Any]", json.loads(kept.header["state"]))
+                self._check(about["run"])
+                self._fill(state, about, kept)
+        except DAMAGED as error:
             if isinstance(error, EditorError):
                 raise
             raise EditorError(
@@ -257,18 +252,13 @@ class Checkpoint:
                 f"{mine.get(name)!r}. Name another output, or remove the file to start over."
             )
 
-    def _fill(self, state: State, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-            }
-
+    def _fill(self, state: State, about: Mapping[str, Any], kept: TensorFile) -> None:
         device = state.editor.alpha.device
         history = [from_json(Validation, each, "history") for each in about["history"]]
-        state.editor.load_state_dict(part("editor/"))
-        state.best = {name: value.to(device) for name, value in part("best/").items()}
+        state.editor.load_state_dict(kept.part("editor/"))
+        state.best = {name: value.to(device) for name, value in kept.part("best/").items()}
         for name, weight in state.editor.named_parameters():
-            adam = part(f"adam/{name}/")
+            adam = kept.part(f"adam/{name}/")
             state.adam.state[weight] = {
                 key: value if key == "step" else value.to(device) for key, value in adam.items()
             }

@@ -1,8 +1,6 @@
 """`train_editor`: from a model and facts to an editor on disk; killed at any moment, the same call goes on."""
 
 import datetime
-import hashlib
-import json
 import logging
 import os
 import platform
@@ -23,7 +21,7 @@ from errata.methods.mend.objective import Objective
 from errata.methods.mend.store import Checkpoint, EditorOrigin, TrainedEditor, new_editor
 from errata.methods.mend.training import Course, State, TrainingSettings
 from errata.models import EditableModel
-from errata.runtime import Progress, refuse_existing, silent, to_json
+from errata.runtime import Progress, digest_of, refuse_existing, silent, to_json
 from errata.settings import Preset, build, load_presets
 
 logger = logging.getLogger(__name__)
@@ -138,7 +136,7 @@ def _recipe(course: Course, facts: Sequence[Fact]) -> dict[str, Any]:
         "model": course.model.measure_fingerprint(),
         "dtype": str(course.model.dtype).removeprefix("torch."),
         "seed": course.seed,
-        "facts": _digest(facts),
+        "facts": digest_of(to_json(facts)),
         "settings": asdict(course.settings),
     }
 
@@ -152,11 +150,6 @@ def _first_state(course: Course, checkpoint: Checkpoint) -> State:
         state = State.fresh(editor, settings)
         checkpoint.save(state)
     return state
-
-
-def _digest(facts: Sequence[Fact]) -> str:
-    texts = json.dumps(to_json(facts), sort_keys=True)
-    return hashlib.sha256(texts.encode()).hexdigest()[:32]
 
 
 def _origin(

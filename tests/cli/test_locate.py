@@ -10,7 +10,7 @@ from errata.analysis import locating
 from errata.analysis.effects import effects_from_json
 from errata.facts.fact import Fact
 from errata.facts.reading import write_facts
-from errata.settings.schema import load_presets
+from errata.settings.method_presets import load_presets
 from families import FACTS
 from tiny import SAYS, parrot
 

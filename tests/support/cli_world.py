@@ -17,7 +17,7 @@ from errata.facts.reading import write_facts
 from families import FACTS, SENTENCES, tiny_model
 
 LAYERS = "1-2"
-QUICK = ("--set", f"layers={LAYERS}", "--set", "steps=4", "--set", "covariance_weight=20")
+QUICK = ("--set", f"layers={LAYERS}", "--set", "values.steps=4", "--set", "solve.covariance_weight=20")
 """Settings under which the tiny model is edited in a moment."""
 
 

@@ -4,6 +4,10 @@ import environment
 
 # isort: split
 
+import typechecks  # noqa: F401  (checks what is imported after it)
+
+# isort: split
+
 import os
 import random
 from collections.abc import Iterator

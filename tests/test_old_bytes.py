@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import errata
 from errata.analysis.effects import effects_from_json
 from errata.analysis.locating_folder import _write_json  # pyright: ignore[reportPrivateUsage]
 from errata.edits import open_stack
 from errata.facts import write_facts
+from errata.methods.checkpoints import Checkpoint
 from errata.methods.mend.store import load_editor
 from errata.results import load_results
 from errata.runtime import to_json
@@ -27,7 +29,7 @@ def same_files(one: Path, other: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", ["pmet", "two_site", "finetune", "mend", "iterated"])
+@pytest.mark.parametrize("name", ["pmet", "two_site", "finetune", "mend", "iterated", "odd/edit"])
 def test_an_edit(name: str, tmp_path: Path) -> None:
     errata.load_edit(HERE / name).save(tmp_path / name)
     assert same_files(tmp_path / name, HERE / name)
@@ -42,9 +44,10 @@ def test_a_stack(tmp_path: Path) -> None:
     assert same_files(folder, HERE / "stack")
 
 
-def test_results(tmp_path: Path) -> None:
-    load_results(HERE / "results").save(tmp_path / "results")
-    assert same_files(tmp_path / "results", HERE / "results")
+@pytest.mark.parametrize("name", ["results", "odd/results"])
+def test_results(name: str, tmp_path: Path) -> None:
+    load_results(HERE / name).save(tmp_path / "results")
+    assert same_files(tmp_path / "results", HERE / name)
 
 
 def test_an_editor(tmp_path: Path) -> None:
@@ -52,10 +55,10 @@ def test_an_editor(tmp_path: Path) -> None:
     assert same_files(tmp_path / "editor", HERE / "editor")
 
 
-@pytest.mark.parametrize("name", ["facts.jsonl", "known.jsonl"])
+@pytest.mark.parametrize("name", ["facts.jsonl", "known.jsonl", "odd/facts.jsonl"])
 def test_facts(name: str, tmp_path: Path) -> None:
-    write_facts(tmp_path / name, errata.read_facts(HERE / name))
-    assert (tmp_path / name).read_bytes() == (HERE / name).read_bytes()
+    write_facts(tmp_path / "facts.jsonl", errata.read_facts(HERE / name))
+    assert (tmp_path / "facts.jsonl").read_bytes() == (HERE / name).read_bytes()
 
 
 @pytest.mark.parametrize("number", ["001", "002"])
@@ -69,3 +72,14 @@ def test_a_trace_that_is_kept() -> None:
     for file in (HERE / "traces").iterdir():
         effects = effects_from_json(json.loads(file.read_text("utf-8")))
         assert json.dumps(to_json(effects), ensure_ascii=False) == file.read_text("utf-8")
+
+
+def test_unfinished_training(tmp_path: Path) -> None:
+    recipe = [3, ["x", "é"], {"b": 1, "a": [0.1, None]}, ["c"], 0]
+    weights = {"m.a.weight": torch.zeros(3, 4), "m.b.weight": torch.zeros(5)}
+    adam = torch.optim.Adam(weights.values())
+    assert Checkpoint.of(HERE / "odd", "finetune", recipe).restore(weights, adam) == [0.5, 0.25]
+    assert all(bool(weight.any()) and adam.state[weight]["step"] == 1 for weight in weights.values())
+    Checkpoint.of(tmp_path, "finetune", recipe).save(weights, adam, [0.5, 0.25])
+    (file,) = tmp_path.iterdir()
+    assert file.read_bytes() == (HERE / "odd" / file.name).read_bytes()

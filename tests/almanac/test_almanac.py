@@ -12,8 +12,8 @@ from errata.almanac.recipe import Recipe
 from errata.almanac.train import CORPUS_TEXTS
 from errata.almanac.vocabulary import train_tokenizer
 from errata.almanac.world import world_facts
-from errata.analysis.tracing import trace
 from errata.models.model import EditableModel
+from tracing import trace
 
 FIRST_HALF = 5
 

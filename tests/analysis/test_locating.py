@@ -16,6 +16,7 @@ from errata.models.model import EditableModel
 from errata.passes.prompts import Row, encode_rows
 from families import FACTS, FAMILIES, tiny_model
 from tiny import SAYS, parrot
+from tracing import Place, trace
 
 KNOWN = tuple(
     Fact(prompt, subject, "harp", SAYS)
@@ -93,6 +94,25 @@ def test_many_at_once_are_as_one_at_a_time(family: str) -> None:
                     runs = [plainly(model, one, noise[sample], put)[0] for sample in range(samples)]
                     expected = pytest.approx(sum(runs) / samples, abs=1e-9)
                     assert float(got.restored[kind][layer, token]) == expected, (kind, layer, token)
+
+
+@pytest.mark.parametrize("place", ["subject", "end"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_states_are_those_of_whole_passes_through_the_model(family: str, place: Place) -> None:
+    """What enters a block is what has left the one before."""
+    model = tiny_model(family, "float64")
+    traced = trace(model, FACTS, place)
+    rows = [Row(n, "rewrite", fact.prompt, fact.subject, fact.target_true) for n, fact in enumerate(FACTS)]
+    questions = [Traceable.of(row) for row in encode_rows(model, rows)]
+    noises = [traced.draw[n : n + 1, slice(*one.subject)] for n, one in enumerate(questions)]
+    found = restore_everywhere(model, questions, noises, 1, lambda: None)
+    for number, (one, got) in enumerate(zip(questions, found, strict=True)):
+        token = one.subject[1] - 1 if place == "subject" else len(one.ids) - 1
+        assert got.clean == pytest.approx(float(traced.clean[number]), abs=1e-9)
+        assert got.noised == pytest.approx(float(traced.noised[number]), abs=1e-9)
+        states = [float(traced.restored[layer, number]) for layer in range(1, model.layers)]
+        assert got.restored["state"][:-1, token].tolist() == pytest.approx(states, abs=1e-9)
+    assert not torch.allclose(traced.noised, traced.clean)
 
 
 def test_the_windows_are_those_of_the_published_program() -> None:

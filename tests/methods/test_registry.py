@@ -1,17 +1,20 @@
 """`errata.edit` end to end, over every method of the registry and every family."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 
 import errata
 from errata import errors
 from errata.edits.edit import load_edit
 from errata.facts.fact import Fact
 from errata.methods.registry import METHODS, method_named, settings_for
+from errata.models import ledger
 from errata.models.model import EditableModel
 from errata.moments.folder import read_moment
 from errata.passes.prompts import encode_text
@@ -86,6 +89,31 @@ def test_an_edit_makes_the_facts_likelier(
         edited = [surprisal(model, fact) for fact in EASY]
     assert_untouched(model, before)
     assert all(now < then for now, then in zip(edited, clean, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_write_into_a_weight_is_the_ledgers(
+    method: str, moments: Moments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch counts the writes into each tensor, and so does this test those of the ledger."""
+    model, case, written = tiny_model("gpt2"), CASES[method], Counter[int]()
+    copy = ledger._copy
+
+    def counted(weight: Tensor, values: Tensor) -> None:
+        written[id(weight)] += 1
+        copy(weight, values)
+
+    monkeypatch.setattr(ledger, "_copy", counted)
+    parameters = dict(model.model.named_parameters())
+    before = {name: weight._version for name, weight in parameters.items()}
+    found = edit(model, FACTS, method, case.given(model), contexts=CONTEXTS, covariance=moments(model))
+    with found.applied(model):
+        pass
+    writes = {name: weight._version - before[name] for name, weight in parameters.items()}
+    assert writes == {name: written[id(weight)] for name, weight in parameters.items()}
+    assert {name for name, count in writes.items() if count} == {
+        model.site_at(path).name for path in case.written(model)
+    }
 
 
 @pytest.mark.parametrize("method", PLAIN)

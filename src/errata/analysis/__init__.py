@@ -4,7 +4,6 @@ from errata.analysis.effects import DECISIVE, KINDS, Effects, average, critical_
 from errata.analysis.locating import LeftOut, Located, locate
 from errata.analysis.locating_folder import PAGE, PRESET, check_extra, span, summary, write_located
 from errata.analysis.similarity import component_similarity
-from errata.analysis.tracing import Tracing, trace
 
 __all__ = [
     "DECISIVE",
@@ -14,7 +13,6 @@ __all__ = [
     "Effects",
     "LeftOut",
     "Located",
-    "Tracing",
     "average",
     "check_extra",
     "component_similarity",
@@ -22,6 +20,5 @@ __all__ = [
     "locate",
     "span",
     "summary",
-    "trace",
     "write_located",
 ]

@@ -8,12 +8,16 @@ from transformers import AutoConfig
 
 from errata.cli.tables import Change
 from errata.edits import Delta, Edit, sites_of
-from errata.models import ALMANAC, EditableModel, Site, almanac_folder
+from errata.models import ALMANAC, EditableModel, almanac_folder
 
 
 def changes_of(edit: Edit, model: EditableModel | None = None) -> list[Change]:
-    """The changes of an edit; `model` is the unedited model, if it is at hand."""
-    sites = {} if model is None else _sites(model, edit)
+    """The changes of an edit; `model` is the unedited model, if it is at hand.
+
+    Raises:
+        WrongModel: the model lacks a weight that the edit changes.
+    """
+    sites = {} if model is None else sites_of(model, edit.deltas)
     return [
         Change(
             path=path,
@@ -47,12 +51,6 @@ def to_own_dtype(model: EditableModel) -> None:
     if own is not None and own != model.dtype:
         cast(nn.Module, model.model).to(own)
         model.model.config.dtype = own
-
-
-def _sites(model: EditableModel, edit: Edit) -> dict[str, Site]:
-    """The sites that an edit changes, by path."""
-    sites = [model.site(kind, layer) for kind in ("ffn", "attention") for layer in range(model.layers)]
-    return {site.path: site for site in sites if site.path in edit.deltas}
 
 
 def _norm(delta: Delta) -> float:

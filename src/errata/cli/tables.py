@@ -163,15 +163,20 @@ class Change:
 
 def change_table(changes: Sequence[Change]) -> Table:
     """Which weights change, and by how much."""
-    relative = all(change.weight_norm for change in changes)
+    relative = any(change.weight_norm is not None for change in changes)
     made = table(
         "Changed weight", ">Size", ">Rank", ">Norm of the change", *([">Of the weight's"] if relative else [])
     )
     for change in changes:
-        share = [f"{change.norm / change.weight_norm:.2%}"] if relative and change.weight_norm else []
+        share = [_share(change)] if relative else []
         size = " x ".join(map(str, change.shape))
         made.add_row(change.path, size, str(change.rank), f"{change.norm:.3g}", *share)
     return made
+
+
+def _share(change: Change) -> str:
+    """Of the weight's norm, which a bias that was never trained does not have."""
+    return f"{change.norm / change.weight_norm:.2%}" if change.weight_norm else "-"
 
 
 def dropped_table(edit: errata.Edit) -> Table:

@@ -1,4 +1,4 @@
-"""Causal tracing: which hidden states carry a fact to the answer (Meng et al. 2022, section 2).
+"""Causal tracing in whole passes of the model (Meng et al. 2022, section 2), to compare `restore_everywhere` with.
 
 The embeddings of the subject are drowned in noise, so the model no longer knows whom it is asked about. Then a single
 hidden state is put back to what it was without noise. Where that brings the answer back, the fact passes through.
@@ -12,10 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from errata.errors import FactError
-from errata.facts import Fact
-from errata.models import Change, EditableModel, Tokens
-from errata.passes import EncodedRow, Row, batch_rows, encode_rows
+from errata.facts.fact import Fact
+from errata.models.model import Change, EditableModel, Tokens
+from errata.passes.prompts import EncodedRow, Row, batch_rows, encode_rows
 
 Place = Literal["subject", "end"]
 """The subject's last token, or the last token of the prompt."""
@@ -26,6 +25,8 @@ NOISE = 3.0
 class Tracing:
     """Probabilities of the true answers: as the model is, with the noise, and with one state put back per layer."""
 
+    draw: Float[Tensor, "fact seq d_model"]
+    """The noise; zero but at the subject's tokens."""
     clean: Float[Tensor, " fact"]
     noised: Float[Tensor, " fact"]
     restored: Float[Tensor, "layer fact"]
@@ -43,13 +44,11 @@ def trace(
     """P(first token of `target_true`) with the state entering each block in turn restored at one place of the prompt.
 
     The noise is Gaussian, `noise` standard deviations of the embeddings of all subjects' tokens; one draw per fact.
-
-    Raises:
-        FactError: there are no facts, or one has no `target_true`.
     """
-    encoded = encode_rows(model, [_row(number, fact) for number, fact in enumerate(facts)])
-    if not encoded:
-        raise FactError("There are no facts to trace. Give at least one with a target_true.")
+    encoded = encode_rows(
+        model,
+        [Row(i, "rewrite", fact.prompt, fact.subject, fact.target_true) for i, fact in enumerate(facts)],
+    )
     batch = batch_rows(model, encoded)
     first = torch.tensor([row.text.predicted_at[0] for row in encoded], device=model.device)
     answers = torch.tensor([row.text.target[0] for row in encoded], device=model.device)
@@ -57,23 +56,15 @@ def trace(
     paths = [model.block_path(layer) for layer in range(model.layers)]
     states = model.values_at(batch.tokens, places, inputs_of=paths)
 
-    drown = _noising(model, batch.tokens, _subject_tokens(encoded, batch.tokens), noise, seed)
+    draw = _draw(model, batch.tokens, _subject_tokens(encoded, batch.tokens), noise, seed)
     clean = _probabilities(model, batch.tokens, first, answers)
-    with model.hooked({model.architecture.embeddings: drown}, "output"):
+    with model.hooked({model.architecture.embeddings: lambda hidden: hidden + draw}, "output"):
         noised = _probabilities(model, batch.tokens, first, answers)
         restored: list[Tensor] = []
         for path in paths:
             with model.hooked({path: _restoring(places, states[path])}, "input"):
                 restored.append(_probabilities(model, batch.tokens, first, answers))
-    return Tracing(clean, noised, torch.stack(restored))
-
-
-def _row(number: int, fact: Fact) -> Row:
-    if fact.target_true is None:
-        raise FactError(
-            f"Fact about {fact.subject!r} has no target_true, so there is no answer to trace. Add one."
-        )
-    return Row(number, "rewrite", fact.prompt, fact.subject, fact.target_true)
+    return Tracing(draw, clean, noised, torch.stack(restored))
 
 
 def _subject_tokens(encoded: Sequence[EncodedRow], tokens: Tokens) -> Bool[Tensor, "row seq"]:
@@ -86,20 +77,15 @@ def _subject_tokens(encoded: Sequence[EncodedRow], tokens: Tokens) -> Bool[Tenso
     return inside
 
 
-def _noising(
+def _draw(
     model: EditableModel, tokens: Tokens, subjects: Bool[Tensor, "row seq"], noise: float, seed: int
-) -> Change:
-    """Adds the same noise to the subjects' embeddings at every call."""
+) -> Float[Tensor, "row seq d_model"]:
+    """Noise for the subjects' embeddings."""
     weight = model.model.get_submodule(model.architecture.embeddings).get_parameter("weight").detach()
     scale = noise * weight[tokens.ids[subjects]].double().std()
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn((*subjects.shape, weight.shape[1]), generator=generator, dtype=torch.float64)
-    added = (draw.to(weight.device) * scale * subjects.unsqueeze(-1)).to(weight.dtype)
-
-    def add(hidden: Tensor) -> Tensor:
-        return hidden + added
-
-    return add
+    return (draw.to(weight.device) * scale * subjects.unsqueeze(-1)).to(weight.dtype)
 
 
 def _restoring(places: Int[Tensor, " row"], states: Float[Tensor, "row d"]) -> Change:

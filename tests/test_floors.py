@@ -271,7 +271,7 @@ def test_nothing_guesses_by_attribute_or_passes_keywords_through(file: str) -> N
 
 
 def passes_keywords_through(function: ast.FunctionDef | ast.Lambda) -> bool:
-    """Whether the function takes `**anything` and gives it to another one; what a TypedDict names is not anything."""
+    """Whether the function takes `**anything` and gives it to another one; typed keywords (`Unpack`) are checked."""
     kwarg = function.args.kwarg
     handed_on = (
         node.value for node in ast.walk(function) if isinstance(node, ast.keyword) and node.arg is None

@@ -14,7 +14,7 @@ from cli_world import answer, flat, run
 from errata.facts.fact import Fact
 from errata.methods.base import Method
 from errata.methods.registry import METHODS
-from errata.settings import schema as settings
+from errata.settings import method_presets as settings
 from errata.solve.keys import KeyPrompts
 from families import CONTEXTS, tiny_model
 
@@ -25,7 +25,12 @@ EASY = (
     Fact("The harp of {}", "Orin Vasker", "the"),
     Fact("{}", "Jonas Whitlock", "is"),
 )
-STRONG: dict[str, object] = {"layers": [2], "steps": 6, "learning_rate": 0.5, "clamp": 3.0}
+STRONG: dict[str, object] = {
+    "layers": [2],
+    "values.steps": 6,
+    "values.learning_rate": 0.5,
+    "values.clamp": 3.0,
+}
 
 
 def blocks(language: str) -> list[str]:

@@ -6,6 +6,7 @@ float64 to 1e-9 of each array's maximum, float32 to 1e-3 (Adam amplifies roundin
 import json
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -20,11 +21,14 @@ from errata.methods.rome import rome_step
 from errata.models.loading import load
 from errata.models.model import EditableModel
 from errata.passes.prompts import encode_rows, kl_rows, rewrite_rows
+from errata.settings.schema import build, flatten, settings_of
 from errata.solve.keys import KeyPrompts
-from errata.solve.spread import SpreadSettings, SpreadStep, Write, least_squares, spread
-from errata.values.descent import TargetSettings, place_path
+from errata.solve.spread import SpreadStep, Write, least_squares, spread
+from errata.values.descent import place_path
 from errata.values.targets import optimize_targets
+from sites import SpreadStage, ValueStage
 
+S = TypeVar("S")
 HERE = Path(__file__).parent / "goldens"
 INPUTS = json.loads((HERE / "inputs.json").read_text())
 CONTEXTS = tuple(
@@ -78,28 +82,29 @@ class Golden:
         published = self.hparams
         return {
             "layers": tuple(published["layers"]),
-            "steps": published["v_num_grad_steps"],
-            "learning_rate": published["v_lr"],
-            "clamp": published["clamp_norm_factor"],
-            "decay": published["v_weight_decay"],
-            "kl_weight": published["kl_factor"],
-            "nll_weight": 1.0,
-            "kl_position": "subject",
-            "optimise": ("attention", "ffn") if self.pmet else ("ffn",) if self.rome else ("block",),
-            "covariance_weight": published.get("mom2_update_weight"),
-            "spread": "sqrt" if self.pmet and "even" not in self.method else "even",
-            "write": self.write,
-            "key_average": "half",
-            "key": "mean",
-            "neighbor_weight": float(self.neighbors),
-            "neighbor_loss": "published",
-            "neighbor_prefix": True,
+            "values.steps": published["v_num_grad_steps"],
+            "values.learning_rate": published["v_lr"],
+            "values.clamp": published["clamp_norm_factor"],
+            "values.decay": published["v_weight_decay"],
+            "values.kl_weight": published["kl_factor"],
+            "values.nll_weight": 1.0,
+            "values.kl_position": "subject",
+            "values.optimize": ("attention", "ffn") if self.pmet else ("ffn",) if self.rome else ("block",),
+            "solve.covariance_weight": published.get("mom2_update_weight"),
+            "spread.share": "sqrt" if self.pmet and "even" not in self.method else "even",
+            "spread.write": self.write,
+            "keys.average": "half",
+            "solve.key": "mean",
+            "values.neighbor_weight": float(self.neighbors),
+            "values.neighbor_loss": "published",
+            "values.neighbor_prefix": True,
         }
 
-    def part(self, kind: type) -> object:
-        return kind(
-            **{name: value for name, value in self.settings.items() if name in kind.__dataclass_fields__}
-        )
+    def part(self, kind: type[S]) -> S:
+        """The settings that `kind` has; ROME's programs weigh every context the same."""
+        known = {one.name for one in settings_of(kind)}
+        own = {name: value for name, value in self.settings.items() if name in known}
+        return build(kind, own, {"keys.average": "plain"} if self.rome and "keys.average" in known else {})
 
     def close(
         self, mine: Tensor | list[float] | list[list[float]], name: str, recorded: Tensor | None = None
@@ -122,7 +127,7 @@ def golden_model(family: str, dtype: str) -> EditableModel:
 
 
 def targets_of(run: Golden, record: bool = False):
-    settings = run.part(TargetSettings)
+    settings = run.part(ValueStage)
     return optimize_targets(run.model, run.facts, CONTEXTS, settings, relax=run.pmet, record_deltas=record)
 
 
@@ -169,7 +174,7 @@ def test_the_optimization_stage_is_the_published_one(run: str) -> None:
 def test_the_spread_stage_is_the_published_one(run: str) -> None:
     """From the recorded values v*, so that this stage is judged alone."""
     recorded, model = golden(run), golden(run).model
-    settings = recorded.part(SpreadSettings)
+    settings = recorded.part(SpreadStage)
     last = recorded.hparams["layers"][-1]
     writes = []
     for kind in recorded.write:
@@ -180,11 +185,10 @@ def test_the_spread_stage_is_the_published_one(run: str) -> None:
     steps: dict[str, SpreadStep] = {}
     deltas = spread(
         model,
-        recorded.hparams["layers"],
+        settings,
         writes,
         KeyPrompts.of(model, recorded.facts, CONTEXTS),
-        least_squares(lambda site: recorded.moments[site.path].double(), settings.covariance_weight),
-        settings,
+        least_squares(lambda site: recorded.moments[site.path].double(), settings.solve.covariance_weight),
         steps=steps,
     )
     assert set(deltas) == {name.removesuffix(".weight") for name in recorded.weights}
@@ -226,8 +230,7 @@ def test_the_public_edit_writes_the_published_weights(run: str, tmp_path: Path) 
     for path, moment in recorded.moments.items():
         save_file({"second_moment": moment, "count": torch.tensor(2999)}, tmp_path / f"{path}.safetensors")
     method = "pmet" if recorded.pmet else "rome" if recorded.rome else "memit"
-    known = method_named(method).settings.__dataclass_fields__
-    settings = {name: value for name, value in recorded.settings.items() if name in known}
+    settings = flatten(recorded.part(method_named(method).settings))
     edit = errata.edit(model, recorded.facts, method, settings, contexts=list(CONTEXTS), covariance=tmp_path)
     edit.save(tmp_path / "edit")
     before = {name: weight.clone() for name, weight in model.model.named_parameters()}

@@ -15,11 +15,13 @@ from torch import Tensor
 import errata
 from errata.analysis import locate, summary
 from errata.edits import open_stack
+from errata.errors import UnknownSetting
+from errata.methods import method_named
 from errata.models import EditableModel
 from errata.moments import Factors, moments_of, read_moment
 from errata.results import load_results
 from errata.runtime import to_json
-from errata.settings import load_presets
+from errata.settings import build, load_presets
 from tolerances import DEPTH, FORWARD, assert_agree, tolerance
 
 HERE = Path(__file__).parent / "fixtures" / "old-formats"
@@ -33,11 +35,11 @@ EDITS = {
 """The method and the number of facts of each edit."""
 PMET: dict[str, object] = {
     "layers": [1, 2],
-    "steps": 4,
-    "learning_rate": 0.2,
-    "clamp": 0.75,
-    "kl_weight": 0.5,
-    "covariance_weight": 20.0,
+    "values.steps": 4,
+    "values.learning_rate": 0.2,
+    "values.clamp": 0.75,
+    "values.kl_weight": 0.5,
+    "solve.covariance_weight": 20.0,
 }
 CONTEXTS = ("", "The quiet river.", "Because it rained all day.", "I think.")
 
@@ -216,9 +218,25 @@ def test_located_layers_are_a_preset() -> None:
     assert load_presets("rome").for_model("model", 4, file).values["layers"] == "0"
 
 
-def test_a_preset_of_the_user() -> None:
-    file = str(HERE / "preset.toml")
-    pmet = load_presets("pmet").for_model("model", 4, file)
-    assert (pmet.name, pmet.source) == ("preset", "traced")
-    assert (pmet.values["layers"], pmet.values["steps"]) == ("1-2", 3)
-    assert load_presets("rome").for_model("model", 4, file).values["steps"] == 7
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "pmet",
+            "Setting 'steps' is now 'values.steps'. Setting 'optimise' is now 'values.optimize'. "
+            "Setting 'kl_weight' is now 'values.kl_weight'. "
+            "Setting 'covariance_weight' is now 'solve.covariance_weight'.",
+        ),
+        ("two_site", "Setting 'layers' is now 'early.layers'. Setting 'steps' is now 'early.values.steps'."),
+        (
+            "two_site",
+            "Setting 'late_layers' is now 'late.layers'. Setting 'late_steps' is now 'late.values.steps'.",
+        ),
+    ],
+)
+def test_a_preset_of_the_user_is_refused_with_the_names_as_they_are_now(method: str, message: str) -> None:
+    preset = load_presets(method).for_model("model", 4, str(HERE / "preset.toml"))
+    assert preset.source == "traced"
+    with pytest.raises(UnknownSetting) as caught:
+        build(method_named(method).settings, preset.values)
+    assert message in str(caught.value)

@@ -73,10 +73,10 @@ def test_a_mistyped_command_is_recognised() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--set", "stesp=3"), "Did you mean 'steps'?"),
+        (("--set", "stesp=3"), "Did you mean 'values.steps'?"),
         (("--set", "layers=2-9"), "blocks 0 to 3"),
         (("--set", "steps"), "Write name=value"),
-        (("--set", "spread=evenly"), "'sqrt', 'even'"),
+        (("--set", "spread.share=evenly"), "'sqrt', 'even'"),
         (("--preset", "almanack"), "Did you mean 'almanac'?"),
         (("--method", "pmte"), "Did you mean 'pmet'?"),
         (("--device", "toaster"), "Device 'toaster' cannot be used"),

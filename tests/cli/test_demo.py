@@ -16,7 +16,7 @@ from errata.cli.terminal import session
 from errata.errors import OutputExists
 from errata.runtime.progress import silent
 
-SETTINGS: dict[str, object] = {"layers": "1-2", "steps": 4, "covariance_weight": 20}
+SETTINGS: dict[str, object] = {"layers": "1-2", "values.steps": 4, "solve.covariance_weight": 20}
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_edit_in_json(world: World, tmp_path: Path) -> None:
     assert told["dropped"] == []
     assert told["scores"] is None
     settings: Any = told["settings"]
-    assert (settings["layers"], settings["steps"]) == ([1, 2], 4)
+    assert (settings["layers"], settings["values.steps"]) == ([1, 2], 4)
     changes: Any = told["changes"]
     norm = float(errata.load_edit(tmp_path / "edit").deltas["transformer.h.1.mlp.c_proj"].matrix.norm())
     assert changes["transformer.h.1.mlp.c_proj"]["norm"] == pytest.approx(norm)
@@ -62,7 +62,7 @@ def test_quiet_leaves_stderr_empty(world: World, tmp_path: Path) -> None:
 def test_the_edit_is_the_one_of_the_python_api(world: World, tmp_path: Path) -> None:
     run(*edit(world, tmp_path / "edit", "--method", "memit", "--seed", "1"))
     model = errata.load(world.model)
-    settings: dict[str, object] = {"layers": "1-2", "steps": 4, "covariance_weight": 20}
+    settings: dict[str, object] = {"layers": "1-2", "values.steps": 4, "solve.covariance_weight": 20}
     made = errata.edit(
         model, errata.read_facts(world.facts), "memit", settings, covariance=world.moments, seed=1
     )
@@ -116,7 +116,7 @@ def test_facts_that_were_left_out_are_listed(
 def test_the_librarys_warnings_go_to_stderr(world: World, tmp_path: Path) -> None:
     words = [word for word in edit(world, tmp_path / "edit", "--json") if word != "layers=1-2"]
     words.remove("--set")
-    done = run(*words, "--set", "write=ffn")
+    done = run(*words, "--set", "spread.write=ffn")
     assert "a rule chose its settings" in flat(done.stderr)
     assert json.loads(done.stdout)["facts"] == 4
     assert not logging.getLogger("errata").handlers

@@ -9,7 +9,7 @@ from cli_world import answer, failed, flat, run
 from errata.analysis import locating
 from errata.analysis.effects import effects_from_json
 from errata.facts.fact import Fact, write_facts
-from errata.settings.schema import load_presets
+from errata.settings.method_presets import load_presets
 from families import FACTS
 from tiny import SAYS, parrot
 

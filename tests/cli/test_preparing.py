@@ -12,7 +12,6 @@ from cli_world import LAYERS, QUICK, answer, failed, flat, run
 from errata.facts.fact import Fact, write_facts
 from errata.facts.probes import Neighbor
 from errata.methods.registry import METHODS
-from errata.values.descent import TargetSettings
 from families import SENTENCES
 from tiny import SAYS, parrot
 
@@ -61,7 +60,7 @@ def words(place: Place, output: Path, *more: str, facts: Path | None = None) -> 
 
 def test_auto_edits_the_facts_that_qualify_with_a_neighbor_of_weight_1(place: Place, tmp_path: Path) -> None:
     told: Any = answer(*words(place, tmp_path / "edit", "--neighbors", "auto"))
-    assert told["settings"]["neighbor_weight"] == 1
+    assert told["settings"]["values.neighbor_weight"] == 1
     assert (told["neighbors"]["facts"], told["neighbors"]["qualified"]) == (2, 1)
     (left_out,) = told["neighbors"]["not_qualified"]
     assert left_out["subject"] == "Jonas Whitlock"
@@ -80,9 +79,9 @@ def test_auto_says_how_many_qualified_and_what_to_evaluate_with(place: Place, tm
 
 
 def test_settings_of_the_command_line_go_before(place: Place, tmp_path: Path) -> None:
-    more = ("--neighbors", "auto", "--set", "neighbor_weight=0", "--set", "neighbor_count=2")
+    more = ("--neighbors", "auto", "--set", "values.neighbor_weight=0", "--set", "values.neighbor_count=2")
     told: Any = answer(*words(place, tmp_path / "edit", *more, "--keep-unqualified"))
-    assert told["settings"]["neighbor_weight"] == 0
+    assert told["settings"]["values.neighbor_weight"] == 0
     written = errata.load_edit(tmp_path / "edit").facts
     assert [len(fact.neighbors) for fact in written] == [2, 0]
 
@@ -90,14 +89,14 @@ def test_settings_of_the_command_line_go_before(place: Place, tmp_path: Path) ->
 def test_neighbors_of_the_file(place: Place, tmp_path: Path) -> None:
     write_facts(tmp_path / "f.jsonl", [replace(HARP, neighbors=(Neighbor("{} plays the", "Ada", "horn"),))])
     told: Any = answer(*words(place, tmp_path / "edit", "--neighbors", "file", facts=tmp_path / "f.jsonl"))
-    assert told["settings"]["neighbor_weight"] == 1
+    assert told["settings"]["values.neighbor_weight"] == 1
     assert told["neighbors"] is None
     assert not (tmp_path / "edit" / "facts.jsonl").exists()
 
 
 def test_the_rest_of_the_subject(place: Place, tmp_path: Path) -> None:
     told: Any = answer(*words(place, tmp_path / "edit", "--preserve", "subject"))
-    assert told["settings"]["preserve"] == "subject"
+    assert told["settings"]["values.preserve"] == "subject"
     written = errata.load_edit(tmp_path / "edit").facts
     assert [fact.preserve_prompts for fact in written] == [(TONGUE.prompt,), (HARP.prompt,)]
 
@@ -106,9 +105,9 @@ def test_the_rest_of_the_subject(place: Place, tmp_path: Path) -> None:
     ("more", "message"),
     [
         (("--neighbors", "file"), "No fact of the file has neighbors"),
-        (("--set", "neighbor_weight=1"), "No fact of the file has neighbors"),
-        (("--neighbors", "none", "--set", "neighbor_weight=1"), "neighbor_weight=1 contradicts"),
-        (("--preserve", "none", "--set", "preserve=subject"), "preserve=subject contradicts"),
+        (("--set", "values.neighbor_weight=1"), "No fact of the file has neighbors"),
+        (("--neighbors", "none", "--set", "values.neighbor_weight=1"), "neighbor_weight=1 contradicts"),
+        (("--preserve", "none", "--set", "values.preserve=subject"), "preserve=subject contradicts"),
         (("--keep-unqualified",), "Keeping unqualified facts (--keep-unqualified) requires --neighbors auto"),
         (("--neighbors", "nearby"), "'nearby' is not one of"),
     ],
@@ -129,7 +128,7 @@ def test_no_fact_qualifies_and_nothing_to_preserve(place: Place, tmp_path: Path)
 
 def test_a_method_without_values_has_no_neighbors(place: Place, tmp_path: Path) -> None:
     methods = METHODS.values()
-    without = next(row.name for row in methods if not issubclass(row.settings, TargetSettings))
+    without = next(row.name for row in methods if not row.optimizes_values)
     message = failed(*words(place, tmp_path / "edit", "--neighbors", "auto", "--method", without))
     assert f"--neighbors is for methods that optimize values, and {without} does not" in message
 

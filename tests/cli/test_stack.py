@@ -84,7 +84,9 @@ def test_an_edit_of_a_stack_is_prepared_as_any_other(world: World, tmp_path: Pat
         replace(FACTS[1], relation_id="r"),
     )
     assert FACTS[0].prompt != FACTS[1].prompt
-    answer(*stacked(world, tmp_path / "stack", "one", facts, "--set", "key_templates=1", "--method", "memit"))
+    answer(
+        *stacked(world, tmp_path / "stack", "one", facts, "--set", "keys.templates=1", "--method", "memit")
+    )
     edit = open_edit(tmp_path / "stack")
     assert [fact.edit_prompts for fact in edit.facts] == [(FACTS[1].prompt,), (FACTS[0].prompt,)]
     wrong = stacked(

@@ -39,7 +39,7 @@ def test_an_adapter_makes_the_model_that_the_edit_makes(
         model,
         FACTS,
         "pmet",
-        {**SETTINGS, "write": ["attention", "ffn"]},
+        {**SETTINGS, "spread.write": ["attention", "ffn"]},
         contexts=CONTEXTS,
         covariance=moments(model),
     )

@@ -19,6 +19,7 @@ from errata.planning.plan import edit
 from errata.planning.request import Words
 from errata.solve.keys import KeyPrompts
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
+from method_cases import at
 from moments_cases import Moments
 from tiny import fresh_model
 
@@ -152,7 +153,7 @@ def test_an_index_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> Non
     [
         ("memit", {}, 1, "subject_last"),
         ("pmet", {}, 1, "subject_last"),
-        ("two_site", {"late_layers": [3], "late_covariance_weight": 1.0}, 3, "prompt_last"),
+        ("two_site", {"late.layers": [3], "late.solve.covariance_weight": 1.0}, 3, "prompt_last"),
     ],
 )
 def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
@@ -165,7 +166,8 @@ def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
 ) -> None:
     """What an edit changes at the earlier facts' keys is less when it knows them."""
     model = tiny_model("gpt2")
-    given, folder = {**SETTINGS, "covariance_weight": 1.0, **more}, moments(model)
+    own: dict[str, object] = {**SETTINGS, "solve.covariance_weight": 1.0}
+    given, folder = {**(at("early.", own) if method == "two_site" else own), **more}, moments(model)
     before = weights_of(model)
 
     def stacked(name: str, hold: bool) -> Stack:
@@ -201,8 +203,8 @@ def test_a_contradiction_is_found_before_anything_is_computed(tmp_path: Path) ->
 def test_alphaedit_always_holds(moments: Moments, tmp_path: Path) -> None:
     model = tiny_model("gpt2")
     stack = new_stack(tmp_path / "stack", model)
-    given = {**SETTINGS, "null_threshold": 0.1, "ridge": 1.0}
-    del given["covariance_weight"]
+    given = {**SETTINGS, "solve.threshold": 0.1, "solve.ridge": 1.0}
+    del given["solve.covariance_weight"]
     with pytest.raises(SettingsError, match="always knows"):
         edit(model, FACTS[:1], "alphaedit", given, contexts=CONTEXTS, stack=stack, hold=False)
 

@@ -12,7 +12,8 @@ from errata.experiments.recipes import load_recipe, recipe_names
 from errata.methods.registry import method_named
 from errata.report.figures import DRAWERS, TITLES
 from errata.results.scores import LABELS
-from errata.settings.schema import build, load_presets
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build
 from errata.strategies.steps import Strategy
 
 WANTED = {

@@ -14,7 +14,6 @@ from errata.methods import alphaedit as module
 from errata.methods.alphaedit import (
     AlphaEditSettings,
     alphaedit,
-    earlier_key_sum,
     null_space,
     null_space_solve,
 )
@@ -22,22 +21,25 @@ from errata.methods.base import Task
 from errata.methods.registry import settings_for
 from errata.models.model import EditableModel, Site
 from errata.runtime.progress import silent
+from errata.solve.earlier import earlier_key_sum
 from errata.solve.keys import KeyPrompts
+from errata.solve.settings import KeySettings
 from errata.values.targets import optimize_targets
 from families import CONTEXTS, FACTS, tiny_model
 from plain import double_throughout, modules_of, plain_key, plain_value
 
 LAYERS = (1, 2)
+KEYS = KeySettings(average="half")
 
 
 def settings_of(**given: object) -> AlphaEditSettings:
     usual = {
         "layers": LAYERS,
-        "steps": 3,
-        "learning_rate": 0.5,
-        "clamp": 3.0,
-        "null_threshold": 0.5,
-        "ridge": 0.3,
+        "values.steps": 3,
+        "values.learning_rate": 0.5,
+        "values.clamp": 3.0,
+        "solve.threshold": 0.5,
+        "solve.ridge": 0.3,
     }
     return settings_for(tiny_model("gpt2"), "alphaedit", {**usual, **given})[0]
 
@@ -140,18 +142,16 @@ def test_keys_of_edits_in_the_model_are_counted_with_the_weights_as_they_stand()
     model = tiny_model("gpt2", "float64")
     site = model.site("ffn", 2)
     given = some_keys(site).T @ some_keys(site)
-    nothing = earlier_key_sum(model, site, settings_of(key_average="half"), {})
+    nothing = earlier_key_sum(model, site, "subject_last", KEYS, {})
     assert float(nothing.abs().max()) == 0
-    assert torch.equal(
-        earlier_key_sum(model, site, settings_of(key_average="half"), {site.path: given}), given
-    )
+    assert torch.equal(earlier_key_sum(model, site, "subject_last", KEYS, {site.path: given}), given)
     one, other = edit_of(model, CONTEXTS), edit_of(model, CONTEXTS[:2], count=1)
     unedited = KeyPrompts.of(model, FACTS[:2], CONTEXTS).keys(site, "half")
     with one.applied(model), other.applied(model):
         first = KeyPrompts.of(model, FACTS[:2], CONTEXTS).keys(site, "half")
         second = KeyPrompts.of(model, FACTS[:1], CONTEXTS[:2]).keys(site, "half")
         assert not torch.allclose(first, unedited)
-        found = earlier_key_sum(model, site, settings_of(key_average="half"), {site.path: given})
+        found = earlier_key_sum(model, site, "subject_last", KEYS, {site.path: given})
     torch.testing.assert_close(found, given + first.T @ first + second.T @ second, rtol=1e-12, atol=1e-12)
 
 
@@ -162,8 +162,8 @@ def test_earlier_keys_are_the_mean_over_other_wordings_too() -> None:
     edit = replace(edit_of(model, CONTEXTS, count=1), facts=(worded,))
     with edit.applied(model):
         keys = KeyPrompts.of(model, (worded,), CONTEXTS, templates=1).keys(site, "half")
-        found = earlier_key_sum(model, site, settings_of(key_average="half", key_templates=1), {})
-        plain = earlier_key_sum(model, site, settings_of(key_average="half"), {})
+        found = earlier_key_sum(model, site, "subject_last", KeySettings(average="half", templates=1), {})
+        plain = earlier_key_sum(model, site, "subject_last", KEYS, {})
     torch.testing.assert_close(found, keys.T @ keys, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(found, plain)
 
@@ -192,10 +192,10 @@ def test_a_threshold_below_every_eigenvalue_is_told_with_the_spectrum(
     monkeypatch.setattr(module, "optimize_targets", never)
     model = tiny_model("gpt2")
     with pytest.raises(SettingsError) as caught:
-        alphaedit(task_of(model), settings_of(null_threshold=0.039))
+        alphaedit(task_of(model), settings_of(**{"solve.threshold": 0.039}))
     assert str(caught.value).startswith(
-        "Setting 'null_threshold' is 0.039, but no eigenvalue of the second moments of transformer.h.1.mlp.c_proj is "
+        "Setting 'solve.threshold' is 0.039, but no eigenvalue of the second moments of transformer.h.1.mlp.c_proj is "
         "that small: they run from 0.04 over 1.2 in the middle to 4."
     )
     with pytest.raises(AssertionError, match="was begun"):
-        alphaedit(task_of(model), settings_of(null_threshold=0.041))
+        alphaedit(task_of(model), settings_of(**{"solve.threshold": 0.041}))

@@ -21,7 +21,8 @@ from errata.models.loading import from_parts
 from errata.models.model import EditableModel
 from errata.passes.prompts import EncodedRow, PromptBatch
 from errata.planning.plan import edit
-from errata.settings.schema import build, load_presets
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from finetune_cases import assert_untouched, equal, weights_of
 from plain import double_throughout, plain_row

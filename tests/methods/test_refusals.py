@@ -1,7 +1,7 @@
 """What `errata.edit` refuses, before anything is computed; and a model that no preset knows."""
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ from errata.facts.fact import Fact
 from errata.methods.registry import METHODS
 from errata.planning.plan import edit
 from errata.settings.layer_rules import LAYER_RULES
-from errata.settings.schema import build, load_presets
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build, flatten
 from errata.values import targets
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
 from method_cases import CASES, Refusal
@@ -32,17 +33,18 @@ def no_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("errata.methods.finetune._Training.run", never)
 
 
-NOWHERE: Refusal = (
-    {"layers": [9]},
-    errors.LayerOutOfRange,
-    "names block 9, but tiny-gpt2 has blocks 0 to 3",
-)
+def nowhere(method: str) -> Refusal:
+    return (
+        {CASES[method].layers: [9]},
+        errors.LayerOutOfRange,
+        "names block 9, but tiny-gpt2 has blocks 0 to 3",
+    )
 
 
 @pytest.mark.usefixtures("no_values")
 @pytest.mark.parametrize(
     ("method", "refusal"),
-    [(name, refusal) for name, case in CASES.items() for refusal in (NOWHERE, *case.refused)],
+    [(name, refusal) for name, case in CASES.items() for refusal in (nowhere(name), *case.refused)],
     ids=lambda word: str(word if isinstance(word, str) else word[0]),
 )
 def test_settings_that_are_refused(method: str, refusal: Refusal, moments: Moments) -> None:
@@ -84,7 +86,7 @@ def test_facts_that_are_refused(method: str, moments: Moments, monkeypatch: pyte
     def never(*_: object) -> Path:
         raise AssertionError("second moments were measured")
 
-    monkeypatch.setattr("errata.methods.registry.ensure", never)
+    monkeypatch.setattr("errata.planning.plan.ensure", never)
     assert "There are no facts to write" in refused()
     assert (
         "Two facts contradict each other: '{} plays the' about 'Orin Vasker' shall be both 'violin' and 'harp'"
@@ -157,7 +159,8 @@ def test_a_model_without_a_preset_is_edited_by_the_rule_and_told_so(
     method: str, moments: Moments, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny_model("gpt2")
-    layers = LAYER_RULES[load_presets(method).layer_rule].choose(model.layers)
+    name = CASES[method].layers
+    layers = LAYER_RULES[load_presets(method).layer_rules[name]].choose(model.layers)
     with caplog.at_level(logging.WARNING, logger="errata"):
         given = {**CASES[method].quick, **CASES[method].own(model, layers)}
         found = edit(model, FACTS[:1], method, given, contexts=CONTEXTS, covariance=moments(model))
@@ -165,7 +168,7 @@ def test_a_model_without_a_preset_is_edited_by_the_rule_and_told_so(
     assert f"No {method} preset knows the model 'tiny-gpt2', so a rule chose its settings" in record.message
     assert f"{layers[-1]} of 4 blocks" in record.message
     assert f"All else: the defaults in presets/{method}.toml" in record.message
-    assert found.origin.settings["layers"] == layers
+    assert found.origin.settings[name] == layers
     assert found.origin.preset.startswith("rule (")
 
 
@@ -174,11 +177,11 @@ def test_a_named_preset_is_taken_for_any_model(
     method: str, moments: Moments, caplog: pytest.LogCaptureFixture
 ) -> None:
     model, case = tiny_model("gpt2"), CASES[method]
-    given = {"layers": [1], **case.quick, **case.own(model, [1])}
+    given = {case.layers: [1], **case.quick, **case.own(model, [1])}
     found = edit(
         model, FACTS[:1], method, given, contexts=CONTEXTS, covariance=moments(model), preset=case.preset
     )
     named = load_presets(method).named(case.preset)
     assert found.origin.preset == f"{named.name} ({named.source})"
-    assert found.origin.settings == asdict(build(METHODS[method].settings, named.values, given))
+    assert found.origin.settings == flatten(build(METHODS[method].settings, named.values, given))
     assert caplog.records == []

@@ -19,16 +19,16 @@ from errata.models.model import EditableModel
 from errata.moments.folder import read_moment
 from errata.passes.prompts import encode_text
 from errata.planning.plan import edit
-from errata.values import targets
 from families import CONTEXTS, FACTS, FAMILIES, SETTINGS, tiny_model
 from method_cases import CASES
 from moments_cases import Moments
 from plain import double_throughout, plain_spread, plain_target
 from registry_cases import assert_identical, assert_untouched, editable, weights_of
+from sites import spread_words, value_words
 
 PLAIN = {
-    "pmet": ({"optimise": ("attention", "ffn"), "relax": True}, {"ffn": "ffn", "attention": "attention"}),
-    "memit": ({"optimise": ("block",), "relax": False}, {"ffn": "block"}),
+    "pmet": ({"optimize": ("attention", "ffn"), "relax": True}, {"ffn": "ffn", "attention": "attention"}),
+    "memit": ({"optimize": ("block",), "relax": False}, {"ffn": "block"}),
 }
 """How the plain version is told what a method is: where it optimises, and whose value each written kind takes."""
 
@@ -123,29 +123,28 @@ def test_the_plain_version_of_the_whole_way_agrees(family: str, method: str, mom
     if not editable(model, method):
         return
     facts, contexts = (*EASY[:2], FACTS[0]), CONTEXTS[:2]
-    given = {**SETTINGS, "steps": 4, "learning_rate": 1.0, "clamp": 30.0}
+    given = {**SETTINGS, "values.steps": 4, "values.learning_rate": 1.0, "values.clamp": 30.0}
     values, _ = settings_for(model, method, given)
     one_fact, places = PLAIN[method]
     stored = {
         (kind, layer): read_moment(moments(model), model, model.site(kind, layer))
-        for kind in values.write
+        for kind in values.spread.write
         for layer in values.layers
     }
     with double_throughout(model):
         found = edit(model, facts, method, given, contexts=contexts, covariance=moments(model))
-        chosen = {name: getattr(values, name) for name in targets.TargetSettings.__dataclass_fields__}
-        plain = [plain_target(model, fact, contexts, **{**chosen, **one_fact}) for fact in facts]
+        words = {**value_words(values), **one_fact}
+        plain = [plain_target(model, fact, contexts, **words) for fact in facts]
         updates = plain_spread(
             model,
             facts,
             contexts,
-            {places[kind]: torch.stack([one.value(places[kind]) for one in plain]) for kind in values.write},
+            {
+                places[kind]: torch.stack([one.value(places[kind]) for one in plain])
+                for kind in values.spread.write
+            },
             lambda kind, layer: stored[kind, layer],
-            layers=values.layers,
-            covariance_weight=values.covariance_weight,
-            spread=values.spread,
-            write=values.write,
-            key_average=values.key_average,
+            **spread_words(values),
         )
     assert len(found.deltas) == len(updates)
     for (kind, layer), update in updates.items():
@@ -190,9 +189,10 @@ def test_contexts_are_sampled_with_the_seed_and_recorded(method: str, moments: M
 def test_settings_are_lists_tuples_or_words(method: str, moments: Moments) -> None:
     model = tiny_model("gpt2")
     settings = CASES[method].given(model)
-    layers = cast("list[int]", settings["layers"])
+    name = CASES[method].layers
+    layers = cast("list[int]", settings[name])
     words = ",".join(map(str, layers))
-    ways = [{**settings, "layers": way} for way in (layers, tuple(layers), words)]
+    ways = [{**settings, name: way} for way in (layers, tuple(layers), words)]
     one, *others = (
         edit(model, FACTS[:2], method, way, contexts=list(CONTEXTS), covariance=str(moments(model)))
         for way in ways
@@ -200,14 +200,19 @@ def test_settings_are_lists_tuples_or_words(method: str, moments: Moments) -> No
     for other in others:
         assert_identical(one, other)
         assert other.origin.settings == one.origin.settings
-    assert one.origin.settings["layers"] == tuple(layers)
+    assert one.origin.settings[name] == tuple(layers)
 
 
 def test_what_is_written_is_a_list_a_tuple_or_a_word(moments: Moments) -> None:
     model = tiny_model("gpt2")
     one, *others = (
         edit(
-            model, FACTS[:2], "pmet", {**SETTINGS, "write": way}, contexts=CONTEXTS, covariance=moments(model)
+            model,
+            FACTS[:2],
+            "pmet",
+            {**SETTINGS, "spread.write": way},
+            contexts=CONTEXTS,
+            covariance=moments(model),
         )
         for way in (["ffn"], ("ffn",), "ffn")
     )
@@ -221,7 +226,7 @@ def test_attention_is_written_too(moments: Moments) -> None:
         model,
         FACTS,
         "pmet",
-        {**SETTINGS, "write": ["attention", "ffn"]},
+        {**SETTINGS, "spread.write": ["attention", "ffn"]},
         contexts=CONTEXTS,
         covariance=moments(model),
     )
@@ -232,7 +237,7 @@ def test_attention_is_written_too(moments: Moments) -> None:
         model,
         FACTS,
         "pmet",
-        {**SETTINGS, "write": ["attention"]},
+        {**SETTINGS, "spread.write": ["attention"]},
         contexts=CONTEXTS,
         covariance=moments(model),
     )

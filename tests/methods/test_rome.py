@@ -18,15 +18,26 @@ from errata.methods.registry import settings_for
 from errata.methods.rome import RomeSettings, rome
 from errata.models.model import EditableModel, Site
 from errata.runtime.progress import silent
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build
 from errata.values import targets
+from errata.values.store import TargetStore
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, modules_of, plain_key, plain_target, plain_value
+from sites import value_words
 
 KEYS = ("mean", "bare", "consistent")
 
 
 def settings_of(key: str = "mean", **given: object) -> RomeSettings:
-    usual = {"layers": [2], "steps": 4, "learning_rate": 0.5, "clamp": 3.0, "kl_weight": 0.5, "key": key}
+    usual = {
+        "layers": [2],
+        "values.steps": 4,
+        "values.learning_rate": 0.5,
+        "values.clamp": 3.0,
+        "values.kl_weight": 0.5,
+        "solve.key": key,
+    }
     return settings_for(tiny_model("gpt2"), "rome", {**usual, **given})[0]
 
 
@@ -66,9 +77,9 @@ def plain_rome(model: EditableModel, facts: tuple[Fact, ...], settings: RomeSett
     moment = moment_of(site)
     mean_eigenvalue = torch.linalg.eigvalsh(moment).mean()
     identity = torch.eye(site.d_in, dtype=torch.float64)
-    inverse = torch.linalg.inv(moment + settings.covariance_ridge * mean_eigenvalue * identity)
+    inverse = torch.linalg.inv(moment + settings.solve.covariance_ridge * mean_eigenvalue * identity)
     total = torch.zeros(site.d_out, site.d_in, dtype=torch.float64)
-    chosen = {name: getattr(settings, name) for name in targets.TargetSettings.__dataclass_fields__}
+    chosen = value_words(settings)
     with model.ledger.temporary():
         for fact in facts:
             ffn = modules_of(model, layer).ffn
@@ -76,10 +87,10 @@ def plain_rome(model: EditableModel, facts: tuple[Fact, ...], settings: RomeSett
             bare = plain_key(model, fact, ("",), ffn, "plain")
             mean = plain_key(model, fact, CONTEXTS, ffn, "plain")
             output = plain_value(model, fact, ffn)
-            if settings.key == "consistent":
+            if settings.solve.key == "consistent":
                 output = output + site.matrix @ (mean - bare)
             first, second = {"mean": (mean, bare), "bare": (bare, bare), "consistent": (mean, mean)}[
-                settings.key
+                settings.solve.key
             ]
             u = inverse @ first
             u = u / u.norm()
@@ -94,7 +105,7 @@ def plain_rome(model: EditableModel, facts: tuple[Fact, ...], settings: RomeSett
 def test_the_plain_version_of_a_sequence_agrees(family: str, key: str) -> None:
     model = tiny_model(family, "float64")
     before = weights_of(model)
-    settings = settings_of(key, covariance_ridge=0.25 if key == "bare" else 0.0)
+    settings = settings_of(key, **{"solve.covariance_ridge": 0.25 if key == "bare" else 0.0})
     with double_throughout(model):
         mine = delta_of(rome(task_of(model, FACTS[:3]), settings))
         plain = plain_rome(model, FACTS[:3], settings)
@@ -115,7 +126,9 @@ def test_the_written_map_puts_out_the_value_exactly() -> None:
 
 def test_one_layer_changes_by_a_rank_of_as_many_facts() -> None:
     model = tiny_model("gpt2")
-    few, many = (rome(task_of(model, facts), settings_of(steps=2)) for facts in (FACTS, FACTS * 5))
+    few, many = (
+        rome(task_of(model, facts), settings_of(**{"values.steps": 2})) for facts in (FACTS, FACTS * 5)
+    )
     assert list(few.deltas) == list(many.deltas) == [model.site("ffn", 2).path]
     (thin,), (dense,) = few.deltas.values(), many.deltas.values()
     assert thin.rank == 4
@@ -144,7 +157,10 @@ def test_facts_are_written_into_the_weights_that_the_edit_makes(dtype: str) -> N
 
 def test_progress_is_told_fact_by_fact() -> None:
     told: list[tuple[object, ...]] = []
-    rome(task_of(tiny_model("gpt2"), on_progress=lambda *words: told.append(words)), settings_of(steps=1))
+    rome(
+        task_of(tiny_model("gpt2"), on_progress=lambda *words: told.append(words)),
+        settings_of(**{"values.steps": 1}),
+    )
     assert told == [("writing", number, 4) for number in (1, 2, 3, 4)]
 
 
@@ -231,13 +247,13 @@ def test_an_update_that_the_weights_cannot_hold_is_taken_back(monkeypatch: pytes
     [
         ({"layers": [1, 2]}, SettingsError, r"'layers' must be one block for rome, .*: \[1, 2\]"),
         ({"layers": []}, SettingsError, "'layers' must be one or more"),
-        ({"covariance_ridge": -1}, SettingsError, "'covariance_ridge' must be 0 or more"),
+        ({"solve.covariance_ridge": -1}, SettingsError, "'solve.covariance_ridge' must be 0 or more"),
         (
-            {"key": "average"},
+            {"solve.key": "average"},
             SettingsError,
-            "'key' is 'average'. It must be one of 'mean', 'bare', 'consistent'",
+            "'solve.key' is 'average'. It must be one of 'mean', 'bare', 'consistent'",
         ),
-        ({"covariance_weight": 1.0}, SettingsError, "no setting 'covariance_weight'"),
+        ({"solve.covariance_weight": 1.0}, SettingsError, "no setting 'solve.covariance_weight'"),
     ],
 )
 def test_settings_that_are_refused(given: dict[str, object], error: type[Exception], message: str) -> None:
@@ -248,7 +264,7 @@ def test_settings_that_are_refused(given: dict[str, object], error: type[Excepti
 def test_the_value_stands_at_the_ffn_alone() -> None:
     for wrong in (["block"], ["attention", "ffn"]):
         with pytest.raises(SettingsError, match="rome takes places of"):
-            module.check(tiny_model("gpt2"), settings_of(optimise=wrong))
+            module.check(tiny_model("gpt2"), settings_of(**{"values.optimize": wrong}))
 
 
 def test_second_moments_must_be_positive_definite() -> None:
@@ -320,7 +336,7 @@ def test_what_was_found_behind_other_facts_is_not_taken(tmp_path: Path, computed
     rome(other, settings_of())
     assert len(computed) == 2
     computed.clear()
-    rome(task_of(model, FACTS[:2], keep_in=tmp_path), settings_of(covariance_ridge=0.5))
+    rome(task_of(model, FACTS[:2], keep_in=tmp_path), settings_of(**{"solve.covariance_ridge": 0.5}))
     assert len(computed) == 2
 
 
@@ -341,3 +357,27 @@ def test_a_fact_that_was_left_out_changes_nothing_for_those_after_it(
     changes = rome(task_of(model, FACTS[:3], keep_in=tmp_path), settings_of())
     assert list(changes.failed) == [0]
     assert len(computed) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "recorded"),
+    [
+        ({}, "b294cdec3aceb46115234b2be49360de"),
+        ({"keys.templates": 2, "keys.preserve": "both"}, "1459ce66450f0e72f3ab17cf3e3bc0f6"),
+        ({"keys.average": "half"}, None),
+    ],
+)
+def test_values_of_the_version_with_flat_settings_are_found(
+    given: dict[str, object], recorded: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests as that version computed them; other keys make other values."""
+    monkeypatch.setattr(EditableModel, "measure_fingerprint", lambda _: "0" * 64)
+    settings = build(RomeSettings, load_presets("rome").for_model("almanac", 10).values, given)
+    store = TargetStore.of(tmp_path, tiny_model("gpt2"), ("", "I think."), settings, relax=False)
+    solve = settings.solve
+    change = [solve.key, solve.covariance_ridge, "source", *module.digest_beside(settings.keys)]
+    recipe = store.after(change).recipe
+    if recorded is None:
+        assert recipe != store.after(change[:3]).recipe
+    else:
+        assert recipe == recorded

@@ -1,7 +1,7 @@
 """The two-site method, and what it needs of the stages: where a row is looked up, and keys that are preserved."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,19 +13,23 @@ from errata.facts.fact import Fact
 from errata.facts.preserving import with_edit_prompts
 from errata.facts.probes import Neighbor
 from errata.methods import two_site
-from errata.methods.base import Changes, LocateThenEditSettings, Task
+from errata.methods.base import Changes, SiteSettings, Task
 from errata.methods.registry import settings_for
 from errata.methods.two_site import TwoSiteSettings
 from errata.moments.collection import collect
+from errata.moments.folder import read_moment
 from errata.passes.prompts import Row, encode_rows
+from errata.runtime.progress import silent
 from errata.settings.layer_rules import LAYER_RULES
-from errata.settings.schema import build, load_presets
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build, flatten
 from errata.solve.keys import KeyPrompts, KeyStreams
 from errata.solve.spread import Write, least_squares, spread
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, tiny_model
 from method_cases import CASES
 from plain import double_throughout, plain_spread
+from sites import spread_words
 from spread_cases import moment_of, settings_of, value_of
 
 KEPT = (
@@ -39,7 +43,7 @@ KEPT = (
     replace(FACTS[2], preserve_prompts=("{} plays the", "{} is a lawyer from")),
 )
 """Facts with other wordings and things to preserve: two, one, none."""
-SITES: dict[str, object] = {**CASES["two_site"].settings, "layers": [1, 2], "late_layers": [3]}
+SITES: dict[str, object] = {**CASES["two_site"].settings, "early.layers": [1, 2], "late.layers": [3]}
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +97,22 @@ def test_the_plain_version_of_the_spread_agrees(family: str, share: str) -> None
     model, layers = tiny_model(family, "float64"), (1, 2)
     facts = KEPT if share == "few" else KEPT * 6
     values: dict[str, object] = {
-        "key_templates": 2,
-        "preserve_keys": "both",
-        "preserve_key_weight": 3.0,
-        "preserve_key_rows": 1,
+        "templates": 2,
+        "preserve": "both",
+        "preserve_weight": 3.0,
+        "preserve_rows": 1,
     }
     settings = settings_of(**values)
     with double_throughout(model):
         value = value_of(model, "ffn", len(facts))
-        prompts = KeyPrompts.of(model, facts, CONTEXTS, "prompt_last", settings.key_templates)
+        prompts = KeyPrompts.of(model, facts, CONTEXTS, "prompt_last", settings.keys.templates)
         found = spread(
             model,
-            layers,
+            settings,
             [Write("ffn", place_path(model, "ffn", layers[-1]), value)],
             prompts,
-            least_squares(moment_of, settings.covariance_weight),
-            settings,
-            preserved=KeyPrompts.of(model, settings.kept(facts), ("",), "prompt_last"),
+            least_squares(moment_of, settings.solve.covariance_weight),
+            preserved=KeyPrompts.of(model, settings.keys.kept(facts), ("",), "prompt_last"),
         )
         plain = plain_spread(
             model,
@@ -117,9 +120,8 @@ def test_the_plain_version_of_the_spread_agrees(family: str, share: str) -> None
             CONTEXTS,
             {"ffn": value},
             lambda kind, layer: moment_of(model.site(kind, layer)),
-            layers=layers,
             lookup="prompt_last",
-            **vars(settings),
+            **spread_words(settings),
         )
     mine = {model.site(kind, layer).path: update for (kind, layer), update in plain.items()}
     assert_close({path: delta.matrix for path, delta in found.items()}, mine)
@@ -135,7 +137,7 @@ def test_keys_read_one_by_one_and_from_kept_streams_are_the_same() -> None:
 
 
 def test_what_the_facts_change_is_not_preserved() -> None:
-    settings = settings_of(preserve_keys="both", key_templates=2)
+    settings = settings_of(preserve="both", templates=2).keys
     assert {fact.question for fact in settings.kept(KEPT)} == {
         "The capital of Bellwether is",
         "Today I see Bellwether, the home of",
@@ -151,7 +153,7 @@ def test_what_the_facts_change_is_not_preserved() -> None:
         "Jonas Whitlock plays the",
         "Jonas Whitlock is a lawyer from",
     }
-    assert settings_of(preserve_keys="none").kept(KEPT) == ()
+    assert settings_of(preserve="none").keys.kept(KEPT) == ()
 
 
 @pytest.mark.parametrize("method", ["memit", "pmet", "alphaedit", "rome"])
@@ -159,14 +161,14 @@ def test_every_method_can_look_up_the_prompt_and_preserve_keys(method: str, mome
     """What is preserved with all weight puts out what it did, and the fact's own key does not."""
     model = tiny_model("gpt2", "float64")
     site, (fact, *_) = model.site("ffn", 2), KEPT
-    given = {**CASES[method].given(model), "layers": [2], "lookup": "prompt_last", "preserve_keys": "both"}
+    given = {**CASES[method].given(model), "layers": [2], "lookup": "prompt_last", "keys.preserve": "both"}
     if method == "alphaedit":
-        given["null_threshold"] = 1e3
-    kept = KeyPrompts.of(model, settings_of(preserve_keys="both").kept([fact]), ("",), "prompt_last")
+        given["solve.threshold"] = 1e3
+    kept = KeyPrompts.of(model, settings_of(preserve="both").keys.kept([fact]), ("",), "prompt_last")
     own = KeyPrompts.of(model, [fact], ("",), "prompt_last")
 
     def moved(weight: float) -> tuple[float, float]:
-        settings = {**given, "preserve_key_weight": weight}
+        settings = {**given, "keys.preserve_weight": weight}
         (delta,) = errata.edit(
             model, [fact], method, settings, contexts=CONTEXTS, covariance=moments
         ).deltas.values()
@@ -182,12 +184,10 @@ def test_every_method_can_look_up_the_prompt_and_preserve_keys(method: str, mome
 # --- the method ------------------------------------------------------------------------------------
 
 
-def halves(**given: object) -> tuple[dict[str, object], dict[str, object]]:
+def halves(given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """The settings of the two sites, as MEMIT's and PMET's."""
     settings = build(TwoSiteSettings, load_presets("two_site").defaults, {**SITES, **given})
-    names = LocateThenEditSettings.__dataclass_fields__
-    early, late = ({name: getattr(one, name) for name in names} for one in (settings.early, settings.late))
-    return early, late
+    return flatten(settings.early), flatten(settings.late)
 
 
 @pytest.mark.parametrize(("method", "places"), [("memit", ["block"]), ("pmet", ["attention", "ffn"])])
@@ -195,8 +195,8 @@ def test_it_is_memit_and_then_one_more_at_the_prompts_last_token(
     moments: Path, method: str, places: list[str]
 ) -> None:
     model = tiny_model("gpt2", "float64")
-    sites = {**SITES, "late_optimise": places}
-    early, late = halves(late_optimise=places)
+    sites = {**SITES, "late.values.optimize": places}
+    early, late = halves({"late.values.optimize": places})
     assert (early["lookup"], late["lookup"]) == ("subject_last", "prompt_last")
     first = errata.edit(model, KEPT, "memit", early, contexts=CONTEXTS, covariance=moments)
     with first.applied(model):
@@ -208,18 +208,20 @@ def test_it_is_memit_and_then_one_more_at_the_prompts_last_token(
 def test_both_sites_preserve_what_the_unedited_model_says(moments: Path) -> None:
     """The late site starts from edited weights: its PRESERVE term is above zero before its first step."""
     model = tiny_model("gpt2", "float64")
-    settings, _ = settings_for(model, "two_site", {**SITES, "late_preserve": "subject"})
+    settings, _ = settings_for(model, "two_site", {**SITES, "late.values.preserve": "subject"})
     traces = []
     write = two_site.late_write
 
-    def watched(task: Task, late: LocateThenEditSettings) -> Changes:
+    def watched(task: Task, late: SiteSettings) -> Changes:
         changes = write(task, late)
         traces.extend(outcome.trace for outcome in changes.outcomes)
         return changes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(two_site, "late_write", watched)
-        errata.edit(model, KEPT, "two_site", asdict(settings), contexts=CONTEXTS, covariance=moments)
+        two_site.two_site(
+            Task(model, KEPT, CONTEXTS, lambda site: read_moment(moments, model, site), silent), settings
+        )
     assert traces[0].preserve[0] > 1e-6
     assert traces[1].preserve[0] == 0
 
@@ -229,7 +231,7 @@ def test_a_fact_without_a_late_value_is_in_neither_write(moments: Path) -> None:
     before = {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
     write, calls = two_site.late_write, []
 
-    def failing(task: Task, late: LocateThenEditSettings) -> Changes:
+    def failing(task: Task, late: SiteSettings) -> Changes:
         calls.append(len(task.facts))
         changes = write(task, late)
         return replace(changes, failed={1: "no"}) if len(task.facts) == len(KEPT) else changes
@@ -246,8 +248,8 @@ def test_a_fact_without_a_late_value_is_in_neither_write(moments: Path) -> None:
 
 def test_the_rule_chooses_late_layers_for_a_model_without_a_preset() -> None:
     values, preset = settings_for(tiny_model("gpt2"), "two_site", {})
-    assert values.late_layers == (3,)
-    assert "Late layers: block 3 (the last three tenths, 5 at most)" in str(preset.rule)
+    assert values.late.layers == (3,)
+    assert "Late layers: block 3 of 4 blocks (the last three tenths, 5 at most)" in str(preset.rule)
     chosen = [LAYER_RULES["read_out"].choose(blocks) for blocks in (3, 10, 28, 48)]
     assert chosen == [(2,), (7, 8, 9), (23, 24, 25, 26, 27), (43, 44, 45, 46, 47)]
 

@@ -18,8 +18,8 @@ from tiny import TEXTS, fresh_model
 
 SITES = (1, 2)
 SETTINGS_OF: dict[str, dict[str, object]] = {
-    "pmet": {**SETTINGS, "covariance_ridge": 0.1},
-    "rome": {"layers": [1], "steps": 4},
+    "pmet": {**SETTINGS, "solve.covariance_ridge": 0.1},
+    "rome": {"layers": [1], "values.steps": 4},
     "finetune": {"layers": [1], "epochs": 2},
 }
 

@@ -12,15 +12,15 @@ from errata.models.model import EditableModel
 from errata.passes import memory
 from errata.passes.prompts import encode_text, pad
 from errata.passes.side_by_side import MOST, side_by_side, workers_for
-from errata.settings.schema import build
 from errata.values import targets as targets_module
-from errata.values.descent import PLACES, TargetSettings
+from errata.values.settings import PLACES
 from errata.values.targets import optimize_targets
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
+from sites import ValueStage, stage_of
 from tiny import fresh_model
 
-SETTINGS = build(
-    TargetSettings,
+SETTINGS = stage_of(
+    ValueStage,
     {
         "layers": (1, 2),
         "steps": 3,
@@ -30,9 +30,8 @@ SETTINGS = build(
         "kl_weight": 0.5,
         "nll_weight": 1.0,
         "kl_position": "subject",
-        "optimise": ("attention", "ffn"),
+        "optimize": ("attention", "ffn"),
     },
-    {},
 )
 
 

@@ -111,7 +111,7 @@ def test_sums_over_chunks_give_the_update_that_rows_give(
     """21 facts are more than half of 32: dense. A plain function as the solver gets the rows."""
     model = tiny_model(family, "float64")
     prompts = KeyPrompts.of(model, many_facts(), CONTEXTS)
-    layers, settings = (1, 2), settings_of(covariance_weight=5.0)
+    settings = settings_of(covariance_weight=5.0)
     writes = [Write("ffn", model.site("ffn", 2).path, values_of(model, prompts.facts))]
     by_sums = LeastSquares(moment_of, 5.0, 0.1)
 
@@ -120,9 +120,9 @@ def test_sums_over_chunks_give_the_update_that_rows_give(
         return by_sums(residual, keys, site)
 
     with double_throughout(model):
-        rows = spread(model, layers, writes, prompts, by_rows, settings)
+        rows = spread(model, settings, writes, prompts, by_rows)
         monkeypatch.setattr(keys_module, "ELEMENTS", 4 * model.site("ffn", 0).d_in)
-        sums = spread(model, layers, writes, prompts, by_sums, settings)
+        sums = spread(model, settings, writes, prompts, by_sums)
     for path, delta in rows.items():
         wanted = delta.matrix
         torch.testing.assert_close(sums[path].matrix, wanted, rtol=0, atol=1e-9 * float(wanted.abs().max()))

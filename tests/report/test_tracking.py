@@ -47,7 +47,7 @@ def test_tensorboard_holds_settings_writes_and_scores_with_their_intervals(tmp_p
                 found = numbers.get(f"{phase}/{name}{end}")
                 assert found == (None if value is None else {0: pytest.approx(value, rel=1e-6)})
     (text,) = read.Tensors("settings/text_summary")
-    assert b'"clamp": 0.75' in text.tensor_proto.string_val[0]
+    assert b'"values.clamp": 0.75' in text.tensor_proto.string_val[0]
 
 
 @pytest.mark.parametrize("library", ["trackio", "wandb"])

@@ -31,8 +31,8 @@ METHODS = ("pmet", "memit", "rome")
 
 def settings_of(method: str) -> dict[str, object]:
     if method == "rome":
-        return {"layers": [1], "steps": 4}
-    return {**SETTINGS, "covariance_ridge": 0.1}
+        return {"layers": [1], "values.steps": 4}
+    return {**SETTINGS, "solve.covariance_ridge": 0.1}
 
 
 def whole_run(folder: Path, family: str = "gpt2", methods: tuple[str, ...] = ("pmet",)) -> int:

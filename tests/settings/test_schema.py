@@ -1,7 +1,7 @@
 """Settings: layers merge, types are held to, and every refusal says what to do."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -17,30 +17,27 @@ from errata.settings.layer_rules import (
     layer_by_rule,
     layers_by_rule,
 )
-from errata.settings.schema import PRESETS, Presets, build, load_presets, parse_assignments
+from errata.settings.method_presets import PRESETS, Presets, load_presets
+from errata.settings.schema import about, build, parse_assignments
 
 METHODS = sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class Method:
     layers: tuple[int, ...]
-    steps: int
+    steps: int = field(metadata=about("How many."))
     clamp: float = 0.75
-    optimise: tuple[Literal["attention", "ffn"], ...] = ("ffn",)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SettingsError("Setting 'steps' must be at least 1.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method(Stage):
+    optimize: tuple[Literal["attention", "ffn"], ...] = ("ffn",)
     spread: Literal["sqrt", "even"] = "sqrt"
     exact: bool = False
     limit: int | None = None
     words: tuple[str, ...] = ()
     label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise SettingsError("Setting 'steps' must be at least 1.")
 
 
 NEEDED: dict[str, object] = {"layers": (3,), "steps": 5}
@@ -61,8 +58,8 @@ def test_later_layers_win() -> None:
         ("layers", 7, (7,)),
         ("clamp", 4, 4.0),
         ("clamp", float("inf"), float("inf")),
-        ("optimise", ["attention", "ffn"], ("attention", "ffn")),
-        ("optimise", "attention,ffn", ("attention", "ffn")),
+        ("optimize", ["attention", "ffn"], ("attention", "ffn")),
+        ("optimize", "attention,ffn", ("attention", "ffn")),
         ("exact", True, True),
         ("limit", 3, 3),
         ("limit", None, None),
@@ -90,7 +87,7 @@ def test_what_a_setting_accepts(name: str, given: object, taken: object) -> None
         ("label", 1, "Setting 'label' is 1. It must be a text."),
         ("limit", "few", "Setting 'limit' is 'few'. It must be a whole number or none."),
         ("spread", "evn", "Setting 'spread' is 'evn'. It must be one of 'sqrt', 'even'."),
-        ("optimise", ["mlp"], "It must be a list, each entry one of 'attention', 'ffn'."),
+        ("optimize", ["mlp"], "It must be a list, each entry one of 'attention', 'ffn'."),
         ("layers", "8-3", "Setting 'layers' is '8-3' (the range '8-3' runs backwards)."),
         (
             "layers",
@@ -110,7 +107,7 @@ def test_an_unknown_setting_names_the_near_one_and_all() -> None:
         build(Method, NEEDED, {"clmap": 1})
     assert str(refusal.value) == (
         "There is no setting 'clmap'. Did you mean 'clamp'? "
-        "Known: clamp, exact, label, layers, limit, optimise, spread, steps, words."
+        "Known: clamp, exact, label, layers, limit, optimize, spread, steps, words."
     )
 
 
@@ -124,7 +121,7 @@ def test_assignments_are_toml_where_they_can_be() -> None:
         "steps=25",
         "clamp = 0.5",
         "layers=3-8",
-        'optimise=["ffn"]',
+        'optimize=["ffn"]',
         "exact=true",
         "label=a=b",
         "kl-weight=1e-2",
@@ -133,7 +130,7 @@ def test_assignments_are_toml_where_they_can_be() -> None:
         "steps": 25,
         "clamp": 0.5,
         "layers": "3-8",
-        "optimise": ["ffn"],
+        "optimize": ["ffn"],
         "exact": True,
         "label": "a=b",
         "kl_weight": 0.01,
@@ -199,7 +196,7 @@ def test_a_model_is_known_by_the_last_part_of_its_name(name: str) -> None:
 
 def test_a_preset_can_be_named() -> None:
     preset = load_presets("pmet").for_model("EleutherAI/gpt-j-6b", 28, preset="gpt-j-zsre")
-    assert preset.values["covariance_weight"] == 4500
+    assert preset.values["solve.covariance_weight"] == 4500
     assert preset.rule is None
 
 
@@ -212,13 +209,12 @@ def test_an_unknown_preset_names_the_near_one() -> None:
 def test_a_model_without_preset_gets_the_rule_which_says_so(method: str) -> None:
     presets = load_presets(method)
     preset = presets.for_model("someone/new-model", 32)
-    layers = LAYER_RULES[presets.layer_rule].choose(32)
-    late = presets.late_layer_rule
-    wanted = {**presets.defaults, "layers": layers}
-    assert preset.values == wanted | ({"late_layers": LAYER_RULES[late].choose(32)} if late else {})
+    chosen = {name: LAYER_RULES[rule].choose(32) for name, rule in presets.layer_rules.items()}
+    layers = next(iter(chosen.values()))
+    assert preset.values == {**presets.defaults, **chosen}
     assert preset.rule is not None
     blocks = (
-        f"Layers: {layers[0]}-{layers[-1]} of 32 blocks" if len(layers) > 1 else f"{layers[0]} of 32 blocks"
+        f"ayers: {layers[0]}-{layers[-1]} of 32 blocks" if len(layers) > 1 else f"{layers[0]} of 32 blocks"
     )
     for part in (method, "'someone/new-model'", blocks, presets.presets[0].name):
         assert part in preset.rule
@@ -242,7 +238,7 @@ def test_every_preset_builds_the_settings_of_its_method(method: str) -> None:
 def own_presets(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Presets:
     """Of a method with one preset for all models, and values of it for one."""
     text = """
-        layer_rule = "one"
+        layer_rules = { layers = "one" }
         [defaults]
         source = "us"
         steps = 5
@@ -258,7 +254,7 @@ def own_presets(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Presets:
         steps = 9
     """
     (folder / "mine.toml").write_text(text)
-    monkeypatch.setattr("errata.settings.schema.PRESETS", folder)
+    monkeypatch.setattr("errata.settings.method_presets.PRESETS", folder)
     return load_presets("mine")
 
 
@@ -303,15 +299,19 @@ PUBLISHED = [
 def test_presets_say_what_was_published(row: tuple[str, str, str, float, float, float, float, float]) -> None:
     method, name, *published = row
     values = load_presets(method).named(name).values
-    keys = ("layers", "covariance_weight", "steps", "learning_rate", "clamp", "kl_weight")
+    keys = (
+        "layers",
+        "solve.covariance_weight",
+        *(f"values.{key}" for key in ("steps", "learning_rate", "clamp", "kl_weight")),
+    )
     assert [values[key] for key in keys] == published
-    assert values["decay"] == (0.001 if (method, name) == ("memit", "llama-2-iterative") else 0.5)
-    assert values["nll_weight"] == 1
-    assert values["spread"] == {"pmet": "sqrt", "memit": "even"}[method]
-    assert values["optimise"] == {"pmet": ["attention", "ffn"], "memit": ["block"]}[method]
-    assert values["write"] == ["ffn"]
-    assert values["key_average"] == "half"
-    assert values["kl_position"] == "subject"
+    assert values["values.decay"] == (0.001 if (method, name) == ("memit", "llama-2-iterative") else 0.5)
+    assert values["values.nll_weight"] == 1
+    assert values["spread.share"] == {"pmet": "sqrt", "memit": "even"}[method]
+    assert values["values.optimize"] == {"pmet": ["attention", "ffn"], "memit": ["block"]}[method]
+    assert values["spread.write"] == ["ffn"]
+    assert values["keys.average"] == "half"
+    assert values["values.kl_position"] == "subject"
 
 
 @pytest.mark.parametrize(
@@ -320,12 +320,40 @@ def test_presets_say_what_was_published(row: tuple[str, str, str, float, float, 
         (
             "rome",
             "gpt-j",
-            {"layers": "5", "steps": 20, "learning_rate": 0.5, "clamp": 4, "kl_weight": 0.0625},
+            {
+                "layers": "5",
+                "values.steps": 20,
+                "values.learning_rate": 0.5,
+                "values.clamp": 4,
+                "values.kl_weight": 0.0625,
+            },
         ),
-        ("rome", "gpt2-xl", {"layers": "17", "steps": 20, "learning_rate": 0.5, "clamp": 4, "key": "mean"}),
-        ("alphaedit", "llama-3", {"layers": "4-8", "steps": 25, "learning_rate": 0.1, "ridge": 10}),
-        ("alphaedit", "gpt-j", {"layers": "3-8", "null_threshold": 2e-2, "ridge": 10, "clamp": 0.75}),
-        ("alphaedit", "gpt2-xl", {"layers": "13-17", "steps": 20, "learning_rate": 0.5, "spread": "even"}),
+        (
+            "rome",
+            "gpt2-xl",
+            {
+                "layers": "17",
+                "values.steps": 20,
+                "values.learning_rate": 0.5,
+                "values.clamp": 4,
+                "solve.key": "mean",
+            },
+        ),
+        (
+            "alphaedit",
+            "llama-3",
+            {"layers": "4-8", "values.steps": 25, "values.learning_rate": 0.1, "solve.ridge": 10},
+        ),
+        (
+            "alphaedit",
+            "gpt-j",
+            {"layers": "3-8", "solve.threshold": 2e-2, "solve.ridge": 10, "values.clamp": 0.75},
+        ),
+        (
+            "alphaedit",
+            "gpt2-xl",
+            {"layers": "13-17", "values.steps": 20, "values.learning_rate": 0.5, "spread.share": "even"},
+        ),
     ],
 )
 def test_other_methods_presets_say_what_was_published(

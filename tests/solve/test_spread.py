@@ -1,6 +1,6 @@
 """None"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,18 +10,11 @@ from errata.edits.deltas import Delta, write_deltas
 from errata.errors import CovarianceError, SettingsError
 from errata.models.model import EditableModel, Site
 from errata.solve.keys import KeyPrompts
-from errata.solve.spread import (
-    SpreadSettings,
-    SpreadStep,
-    Write,
-    least_squares,
-    solve,
-    solve_few,
-    spread,
-)
+from errata.solve.spread import SpreadStep, Write, least_squares, solve, solve_few, spread
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, plain_spread
+from sites import SpreadStage, spread_words
 from spread_cases import moment_of, settings_of, value_of
 
 LAYERS = (0, 1, 2)
@@ -30,7 +23,7 @@ LAYERS = (0, 1, 2)
 # name: settings that differ, and where the value of each written kind stands
 CASES: dict[str, tuple[dict[str, object], dict[str, str]]] = {
     "pmet": ({}, {"ffn": "ffn"}),
-    "memit": ({"spread": "even", "key_average": "plain"}, {"ffn": "block"}),
+    "memit": ({"share": "even", "average": "plain"}, {"ffn": "block"}),
     "pmet with attention": ({"write": ("ffn", "attention")}, {"attention": "attention", "ffn": "ffn"}),
 }
 
@@ -38,18 +31,17 @@ CASES: dict[str, tuple[dict[str, object], dict[str, str]]] = {
 def run(
     model: EditableModel,
     places: dict[str, str],
-    settings: SpreadSettings,
+    settings: SpreadStage,
     covariance: Callable[[Site], Tensor] = moment_of,
-    layers: Sequence[int] = LAYERS,
     steps: dict[str, SpreadStep] | None = None,
 ) -> dict[str, Delta]:
     writes = [
-        Write(kind, place_path(model, place, layers[-1]), value_of(model, place))
+        Write(kind, place_path(model, place, settings.layers[-1]), value_of(model, place))
         for kind, place in places.items()
     ]
     prompts = KeyPrompts.of(model, FACTS, CONTEXTS)
-    solver = least_squares(covariance, settings.covariance_weight)
-    return spread(model, layers, writes, prompts, solver, settings, steps=steps)
+    solver = least_squares(covariance, settings.solve.covariance_weight)
+    return spread(model, settings, writes, prompts, solver, steps=steps)
 
 
 def weights_of(model: EditableModel) -> dict[str, Tensor]:
@@ -65,7 +57,7 @@ def assert_untouched(model: EditableModel, before: dict[str, Tensor]) -> None:
 def test_the_plain_version_agrees(family: str, case: str) -> None:
     model = tiny_model(family, "float64")
     values, places = CASES[case]
-    settings = settings_of(**values)
+    settings = settings_of(layers=LAYERS, **values)
     before = weights_of(model)
     with double_throughout(model):
         deltas = run(model, places, settings)
@@ -76,8 +68,7 @@ def test_the_plain_version_agrees(family: str, case: str) -> None:
             CONTEXTS,
             {place: value_of(model, place) for place in places.values()},
             lambda kind, layer: moment_of(model.site(kind, layer)),
-            layers=LAYERS,
-            **vars(settings),
+            **spread_words(settings),
         )
     assert set(deltas) == {model.site(kind, layer).path for kind, layer in plain}
     for (kind, layer), update in plain.items():
@@ -93,13 +84,13 @@ def test_narrower_weights_are_solved_for_in_float64_too(case: str, dtype: str) -
     values, places = CASES[case]
     steps: dict[str, SpreadStep] = {}
     before = weights_of(model)
-    deltas = run(model, places, settings_of(**values), steps=steps)
+    deltas = run(model, places, settings_of(layers=LAYERS, **values), steps=steps)
     assert_untouched(model, before)
     assert {part.dtype for delta in deltas.values() for part in delta.tensors.values()} == {torch.float32}
     for kind in places:
         site = model.site(kind, LAYERS[0])
         step = steps[site.path]
-        left = len(LAYERS) if values.get("spread") == "even" else len(LAYERS) ** 0.5
+        left = len(LAYERS) if values.get("share") == "even" else len(LAYERS) ** 0.5
         inverse = torch.linalg.inv(5.0 * moment_of(site) + step.keys.T @ step.keys)
         update = (step.residual / left).T @ step.keys @ inverse
         torch.testing.assert_close(
@@ -114,8 +105,8 @@ def test_where_the_covariance_weighs_little_the_value_comes_about(family: str) -
     prompts = KeyPrompts.of(model, FACTS, ("",))
     site = model.site("ffn", 2)
     writes = [Write("ffn", site.path, value_of(model, "ffn"))]
-    settings = settings_of(covariance_weight=1e-9)
-    deltas = spread(model, (2,), writes, prompts, least_squares(moment_of, 1e-9), settings)
+    settings = settings_of(layers=(2,), covariance_weight=1e-9)
+    deltas = spread(model, settings, writes, prompts, least_squares(moment_of, 1e-9))
     with model.ledger.temporary():
         write_deltas(model, deltas)
         reached = prompts.values(site.path)
@@ -126,8 +117,8 @@ def test_the_order_in_which_kinds_are_written_is_fixed() -> None:
     """Attention before the FFN of the same layer, whatever the setting's order."""
     model = tiny_model("gpt2", "float64")
     places = {"attention": "attention", "ffn": "ffn"}
-    one = run(model, places, settings_of(write=("attention", "ffn")))
-    other = run(model, dict(reversed(places.items())), settings_of(write=("ffn", "attention")))
+    one = run(model, places, settings_of(layers=LAYERS, write=("attention", "ffn")))
+    other = run(model, dict(reversed(places.items())), settings_of(layers=LAYERS, write=("ffn", "attention")))
     assert list(one) == list(other)
     assert all(torch.equal(one[path].matrix, other[path].matrix) for path in one)
     assert [path.split(".")[-2] for path in one] == ["attn", "mlp"] * len(LAYERS)
@@ -144,7 +135,12 @@ def test_an_error_in_the_middle_leaves_the_weights_as_they_were(family: str) -> 
         return moment_of(site)
 
     with pytest.raises(KeyboardInterrupt):
-        run(model, {"attention": "attention", "ffn": "ffn"}, settings_of(write=("attention", "ffn")), failing)
+        run(
+            model,
+            {"attention": "attention", "ffn": "ffn"},
+            settings_of(layers=LAYERS, write=("attention", "ffn")),
+            failing,
+        )
     assert_untouched(model, before)
 
 
@@ -158,11 +154,10 @@ def test_a_model_that_overflows_is_told_so(steps: bool) -> None:
     with pytest.raises(CovarianceError, match=r"infinite or not a number.*--dtype bfloat16"):
         spread(
             model,
-            LAYERS,
+            settings_of(layers=LAYERS),
             writes,
             broken,
             least_squares(moment_of, 5.0),
-            settings_of(),
             steps={} if steps else None,
         )
     assert_untouched(model, before)
@@ -182,9 +177,9 @@ def test_second_moments_that_are_not_positive_definite(flaw: str) -> None:
         return keys.T @ keys if flaw == "of too few tokens" else moment_of(site) * torch.nan
 
     with pytest.raises(CovarianceError) as caught:
-        run(model, {"ffn": "ffn"}, settings_of(), moment)
+        run(model, {"ffn": "ffn"}, settings_of(layers=LAYERS), moment)
     assert "The second moments of model.layers.1.mlp.down_proj are not positive definite" in str(caught.value)
-    assert "even with 5.0 as covariance_weight" in str(caught.value)
+    assert "even with 5.0 as solve.covariance_weight" in str(caught.value)
     assert "collect them again from more text (`errata covariance collect" in str(caught.value)
     assert_untouched(model, before)
 
@@ -192,14 +187,14 @@ def test_second_moments_that_are_not_positive_definite(flaw: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"covariance_weight": 0}, "'covariance_weight' must be above 0: 0.0"),
-        ({"covariance_weight": -3.0}, "'covariance_weight' must be above 0: -3.0"),
-        ({"covariance_weight": float("nan")}, "'covariance_weight' is nan"),
-        ({"spread": "cubic"}, "'spread' is 'cubic'. It must be one of 'sqrt', 'even'"),
-        ({"write": ()}, "'write' must name one or both of 'attention' and 'ffn'"),
-        ({"write": ("ffn", "ffn")}, "'write' must name one or both"),
+        ({"covariance_weight": 0}, "'solve.covariance_weight' must be above 0: 0.0"),
+        ({"covariance_weight": -3.0}, "'solve.covariance_weight' must be above 0: -3.0"),
+        ({"covariance_weight": float("nan")}, "'solve.covariance_weight' is nan"),
+        ({"share": "cubic"}, "'spread.share' is 'cubic'. It must be one of 'sqrt', 'even'"),
+        ({"write": ()}, "'spread.write' must name one or both of 'attention' and 'ffn'"),
+        ({"write": ("ffn", "ffn")}, "'spread.write' must name one or both"),
         ({"write": ("block",)}, "each entry one of 'ffn', 'attention'"),
-        ({"key_average": "most"}, "one of 'half', 'plain'"),
+        ({"average": "most"}, "one of 'half', 'plain'"),
     ],
 )
 def test_settings_that_no_run_can_use(values: dict[str, object], message: str) -> None:

@@ -13,12 +13,11 @@ import torch
 import errata
 from errata import errors
 from errata.facts.fact import Fact
-from errata.methods.base import Changes
+from errata.methods.base import Changes, no_sites
 from errata.methods.registry import METHODS
 from errata.methods.runs import Run
 from errata.models.model import EditableModel
 from errata.moments.collection import collect
-from errata.solve.spread import SpreadSettings
 from errata.strategies import steps
 from errata.strategies.steps import Strategy
 from errata.values import targets
@@ -189,7 +188,7 @@ def test_iterations_end_where_no_value_is_a_number_any_more(
 
 
 def test_methods_without_values_cannot_be_iterated() -> None:
-    valueless = replace(METHODS["memit"], settings=SpreadSettings)
+    valueless = replace(METHODS["memit"], sites=no_sites)
     steps.check_strategy(valueless, Strategy())
     with pytest.raises(errors.SettingsError, match="nothing to iterate"):
         steps.check_strategy(valueless, Strategy(iterations=2))

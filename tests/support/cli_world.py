@@ -16,7 +16,7 @@ from errata.facts.probes import Probe
 from families import FACTS, SENTENCES, tiny_model
 
 LAYERS = "1-2"
-QUICK = ("--set", f"layers={LAYERS}", "--set", "steps=4", "--set", "covariance_weight=20")
+QUICK = ("--set", f"layers={LAYERS}", "--set", "values.steps=4", "--set", "solve.covariance_weight=20")
 """Settings under which the tiny model is edited in a moment."""
 
 

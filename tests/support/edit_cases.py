@@ -46,9 +46,9 @@ def random_edit(model: EditableModel, seed: int = 0, fingerprint: str = "", size
         method="pmet",
         settings={
             "layers": (1, 2),
-            "clamp": 0.75,
-            "spread": "sqrt",
-            "write": ("ffn", "attention"),
+            "values.clamp": 0.75,
+            "spread.share": "sqrt",
+            "spread.write": ("ffn", "attention"),
             "x": None,
         },
         contexts=CONTEXTS,

@@ -31,11 +31,11 @@ FACTS = (
 )
 SETTINGS: dict[str, object] = {
     "layers": [1, 2],
-    "steps": 4,
-    "learning_rate": 0.2,
-    "clamp": 0.75,
-    "kl_weight": 0.5,
-    "covariance_weight": 20.0,
+    "values.steps": 4,
+    "values.learning_rate": 0.2,
+    "values.clamp": 0.75,
+    "values.kl_weight": 0.5,
+    "solve.covariance_weight": 20.0,
 }
 """Settings under which every tiny model can be edited in a moment."""
 

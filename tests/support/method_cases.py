@@ -33,8 +33,10 @@ class Case:
     """Over these, settings under which a random model learns easy facts."""
     written: Callable[[EditableModel], set[str]]
     """The paths that an edit with these settings changes."""
-    quick: Mapping[str, object] = field(default_factory=lambda: {"steps": 1})
+    quick: Mapping[str, object] = field(default_factory=lambda: {"values.steps": 1})
     """Over any preset or the rule: what makes a run short."""
+    layers: str = "layers"
+    """The setting that names the first blocks to write."""
     preset: str = "llama-2-iterative"
     """A preset of some other model."""
     samples_contexts: bool = True
@@ -51,81 +53,112 @@ class Case:
 
     def given(self, model: EditableModel) -> dict[str, object]:
         """The settings for a model."""
-        layers = cast("list[int]", self.settings["layers"])
+        layers = cast("list[int]", self.settings[self.layers])
         return {**self.settings, **self.own(model, layers)}
 
 
-STEPWISE: tuple[Refusal, ...] = (
-    ({"learning_rat": 1}, errors.UnknownSetting, "no setting 'learning_rat'. Did you mean 'learning_rate'?"),
-    ({"layers": []}, errors.SettingsError, "'layers' must be one or more different blocks"),
-    ({"steps": 0}, errors.SettingsError, "'steps' must be at least 1"),
-    ({"clamp": "wide"}, errors.SettingsError, "'clamp' is 'wide'. It must be a number"),
-    ({"optimise": ["attention"]}, errors.SettingsError, "to optimise ["),
-    ({"optimise": ["block", "ffn"]}, errors.SettingsError, "'optimise' is ['block', 'ffn']; "),
-)
-"""Of every method that optimises values."""
-SPREADING: tuple[Refusal, ...] = (
-    ({"layers": [1, 9]}, errors.LayerOutOfRange, "names block 9, but tiny-gpt2 has blocks 0 to 3"),
-    ({"spread": "cubic"}, errors.SettingsError, "It must be one of 'sqrt', 'even'"),
-)
-STRONG = {"clamp": 3.0, "learning_rate": 0.5, "steps": 6}
+def at(path: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings of a site whose paths begin so."""
+    return {f"{path}{name}": value for name, value in settings.items()}
+
+
+def stepwise(path: str = "") -> tuple[Refusal, ...]:
+    """Of every method that optimizes values, at the site whose settings begin with `path`."""
+    values = f"{path}values."
+    return (
+        (
+            {f"{values}learning_rat": 1},
+            errors.UnknownSetting,
+            f"no setting '{values}learning_rat'. Did you mean '{values}learning_rate'?",
+        ),
+        ({"steps": 1}, errors.UnknownSetting, f"Setting 'steps' is now '{values}steps'."),
+        ({f"{path}layers": []}, errors.SettingsError, f"'{path}layers' must be one or more different blocks"),
+        ({f"{values}steps": 0}, errors.SettingsError, f"'{values}steps' must be at least 1"),
+        ({f"{values}clamp": "wide"}, errors.SettingsError, f"'{values}clamp' is 'wide'. It must be a number"),
+        ({f"{values}optimize": ["attention"]}, errors.SettingsError, "to optimize ["),
+        (
+            {f"{values}optimize": ["block", "ffn"]},
+            errors.SettingsError,
+            f"'{values}optimize' is ['block', 'ffn']; ",
+        ),
+    )
+
+
+def spreading(path: str = "") -> tuple[Refusal, ...]:
+    """Of every method that shares the residual out over layers."""
+    return (
+        (
+            {f"{path}layers": [1, 9]},
+            errors.LayerOutOfRange,
+            "names block 9, but tiny-gpt2 has blocks 0 to 3",
+        ),
+        ({f"{path}spread.share": "cubic"}, errors.SettingsError, "It must be one of 'sqrt', 'even'"),
+    )
+
+
+STRONG = {"values.clamp": 3.0, "values.learning_rate": 0.5, "values.steps": 6}
 LATE: dict[str, object] = {
-    "late_layers": [3],
-    "late_steps": 4,
-    "late_learning_rate": 0.2,
-    "late_clamp": 0.75,
-    "late_kl_weight": 0.5,
-    "late_nll_weight": 1.0,
-    "late_covariance_weight": 20.0,
+    "late.layers": [3],
+    "late.values.steps": 4,
+    "late.values.learning_rate": 0.2,
+    "late.values.clamp": 0.75,
+    "late.values.kl_weight": 0.5,
+    "late.values.nll_weight": 1.0,
+    "late.solve.covariance_weight": 20.0,
 }
-NULL_SPACE = {"null_threshold": 0.1, "ridge": 1.0}
+NULL_SPACE = {"solve.threshold": 0.1, "solve.ridge": 1.0}
 CASES: dict[str, Case] = {
     "pmet": Case(
         settings=SETTINGS,
-        strong={**STRONG, "covariance_weight": 0.1},
+        strong={**STRONG, "solve.covariance_weight": 0.1},
         written=down_projections(1, 2),
         stages={"optimization": (4, 3), "spread": (2, 0)},
-        refused=(*STEPWISE, *SPREADING),
+        refused=(*stepwise(), *spreading()),
     ),
     "memit": Case(
         settings=SETTINGS,
-        strong={**STRONG, "covariance_weight": 0.1},
+        strong={**STRONG, "solve.covariance_weight": 0.1},
         written=down_projections(1, 2),
         post_norm=False,
         stages={"optimization": (4, 3), "spread": (2, 0)},
         refused=(
-            *STEPWISE,
-            *SPREADING,
+            *stepwise(),
+            *spreading(),
             (
-                {"write": ["ffn", "attention"]},
+                {"spread.write": ["ffn", "attention"]},
                 errors.SettingsError,
-                "'write' is ['ffn', 'attention']; memit writes ['ffn'] only",
+                "'spread.write' is ['ffn', 'attention']; memit writes ['ffn'] only",
             ),
         ),
     ),
     "alphaedit": Case(
-        settings={**{k: v for k, v in SETTINGS.items() if k != "covariance_weight"}, **NULL_SPACE},
-        strong={**STRONG, "ridge": 0.01, "null_threshold": 10.0},
+        settings={**{k: v for k, v in SETTINGS.items() if k != "solve.covariance_weight"}, **NULL_SPACE},
+        strong={**STRONG, "solve.ridge": 0.01, "solve.threshold": 10.0},
         written=down_projections(1, 2),
         preset="llama-3",
         post_norm=False,
         stages={"optimization": (4, 3), "spread": (2, 0)},
         refused=(
-            *STEPWISE,
-            *SPREADING,
-            ({"ridge": 0}, errors.SettingsError, "'ridge' must be above 0"),
+            *stepwise(),
+            *spreading(),
+            ({"solve.ridge": 0}, errors.SettingsError, "'solve.ridge' must be above 0"),
             (
-                {"null_threshold": 1e-12},
+                {"solve.threshold": 1e-12},
                 errors.SettingsError,
                 "no eigenvalue of the second moments of transformer.h.1.mlp.c_proj is that small",
             ),
         ),
     ),
     "two_site": Case(
-        settings={**SETTINGS, **LATE},
-        strong={**STRONG, "covariance_weight": 0.1, "late_covariance_weight": 0.1},
+        settings={**at("early.", SETTINGS), **LATE},
+        strong={
+            **at("early.", STRONG),
+            "early.solve.covariance_weight": 0.1,
+            "late.solve.covariance_weight": 0.1,
+        },
         written=down_projections(1, 2, 3),
-        quick={"steps": 1, "late_steps": 1, "late_layers": [3]},
+        layers="early.layers",
+        quick={"early.values.steps": 1, "late.values.steps": 1, "late.layers": [3]},
         preset="almanac",
         post_norm=False,
         stages={
@@ -135,26 +168,32 @@ CASES: dict[str, Case] = {
             "spread, late site": (1, 0),
         },
         refused=(
-            *STEPWISE,
-            *SPREADING,
-            ({"late_layers": [9]}, errors.LayerOutOfRange, "names block 9, but tiny-gpt2 has blocks 0 to 3"),
-            ({"late_layers": [2]}, errors.SettingsError, "all late layers must lie above the early ones"),
-            ({"late_steps": 0}, errors.SettingsError, "'late_steps' must be at least 1"),
-            ({"late_clamp": -1}, errors.SettingsError, "'late_clamp' must be above 0"),
+            *stepwise("early."),
+            *spreading("early."),
+            ({"late.layers": [9]}, errors.LayerOutOfRange, "names block 9, but tiny-gpt2 has blocks 0 to 3"),
+            ({"late.layers": [2]}, errors.SettingsError, "all late layers must lie above the early ones"),
+            ({"late.values.steps": 0}, errors.SettingsError, "'late.values.steps' must be at least 1"),
+            ({"late.values.clamp": -1}, errors.SettingsError, "'late.values.clamp' must be above 0"),
             (
-                {"late_optimise": ["ffn", "block"]},
+                {"late.values.optimize": ["ffn", "block"]},
                 errors.SettingsError,
-                "'late_optimise' is ['ffn', 'block']; two_site takes",
+                "'late.values.optimize' is ['ffn', 'block']; two_site takes",
             ),
-            ({"late_key_templates": -1}, errors.SettingsError, "'late_key_templates' must be 0 or more"),
+            ({"late.keys.templates": -1}, errors.SettingsError, "'late.keys.templates' must be 0 or more"),
         ),
     ),
     "rome": Case(
-        settings={"layers": [2], "steps": 4, "learning_rate": 0.2, "clamp": 0.75, "kl_weight": 0.5},
+        settings={
+            "layers": [2],
+            "values.steps": 4,
+            "values.learning_rate": 0.2,
+            "values.clamp": 0.75,
+            "values.kl_weight": 0.5,
+        },
         strong=STRONG,
         written=down_projections(2),
         refused=(
-            *STEPWISE,
+            *stepwise(),
             ({"layers": [1, 2]}, errors.SettingsError, "'layers' must be one block for rome"),
         ),
     ),

@@ -193,7 +193,7 @@ def plain_target(
     kl_weight: float,
     nll_weight: float,
     kl_position: str,
-    optimise: Sequence[str],
+    optimize: Sequence[str],
     relax: bool,
     neighbor_weight: float = 0.0,
     neighbor_loss: str = "sum",
@@ -206,7 +206,7 @@ def plain_target(
 ) -> PlainTarget:
     """v* of one fact: METHODS.md, "Optimization stage" and "Neighbor-assisted editing", sentence by sentence."""
     modules = modules_of(model, layers[-1])
-    places: dict[str, nn.Module] = {place: getattr(modules, place) for place in optimise}
+    places: dict[str, nn.Module] = {place: getattr(modules, place) for place in optimize}
     rows = [
         plain_row(model, context, fact.prompt, fact.subject, fact.target_new, lookup) for context in contexts
     ]
@@ -353,15 +353,15 @@ def plain_spread(
     *,
     layers: Sequence[int],
     covariance_weight: float,
-    spread: str,
+    share: str,
     write: Sequence[str],
-    key_average: str,
+    average: str,
     covariance_ridge: float = 0.0,
     lookup: str = "subject_last",
-    key_templates: int = 0,
-    preserve_keys: str = "none",
-    preserve_key_weight: float = 1.0,
-    preserve_key_rows: int = 4,
+    templates: int = 0,
+    preserve: str = "none",
+    preserve_weight: float = 1.0,
+    preserve_rows: int = 4,
 ) -> dict[tuple[str, int], Tensor]:
     """Delta [d_out, d_in] of each (kind, layer), in float64.
 
@@ -371,12 +371,12 @@ def plain_spread(
     held: set[tuple[str, str]] = set()
     """Template and subject of each key that is preserved; the tests' facts ask for none that they change."""
     for fact in facts:
-        own = (fact.prompt, *fact.edit_prompts[:key_templates])
-        if preserve_keys in ("relation", "both"):
-            for one in fact.neighbors[:preserve_key_rows]:
+        own = (fact.prompt, *fact.edit_prompts[:templates])
+        if preserve in ("relation", "both"):
+            for one in fact.neighbors[:preserve_rows]:
                 held |= {(template, one.subject) for template in (one.prompt, *own)}
-        if preserve_keys in ("subject", "both"):
-            held |= {(template, fact.subject) for template in fact.preserve_prompts[:preserve_key_rows]}
+        if preserve in ("subject", "both"):
+            held |= {(template, fact.subject) for template in fact.preserve_prompts[:preserve_rows]}
     before: list[tuple[nn.Parameter, Tensor]] = []
     last = modules_of(model, layers[-1])
     for number, layer in enumerate(layers):
@@ -387,19 +387,16 @@ def plain_spread(
             module = getattr(modules_of(model, layer), kind)
             place = "block" if "block" in values else kind
             k = torch.stack(
-                [
-                    plain_key(model, fact, contexts, module, key_average, lookup, key_templates)
-                    for fact in facts
-                ]
+                [plain_key(model, fact, contexts, module, average, lookup, templates) for fact in facts]
             )
             current = torch.stack([plain_value(model, fact, getattr(last, place), lookup) for fact in facts])
-            residual = (values[place].double() - current) / (left if spread == "even" else left**0.5)
+            residual = (values[place].double() - current) / (left if share == "even" else left**0.5)
             moment = covariance(kind, layer).double()
             moment = moment + covariance_ridge * moment.trace() / len(moment) * torch.eye(len(moment))
             matrix = covariance_weight * moment + k.T @ k
             for template, subject in held:
                 p = plain_key(model, Fact(template, subject, "x"), ("",), module, "plain", lookup)
-                matrix = matrix + preserve_key_weight * torch.outer(p, p)
+                matrix = matrix + preserve_weight * torch.outer(p, p)
             solved = torch.linalg.inv(matrix)
             update = residual.T @ k @ solved
             updates[kind, layer] = update

@@ -4,20 +4,21 @@ import torch
 from torch import Tensor
 
 from errata.models.model import EditableModel, Site
-from errata.settings.schema import build
-from errata.solve.spread import SpreadSettings
 from families import FACTS
+from sites import SpreadStage, stage_of
 
 BASE: dict[str, object] = {
-    "covariance_weight": 5.0,
-    "spread": "sqrt",
+    "layers": (1, 2),
+    "average": "half",
+    "share": "sqrt",
     "write": ("ffn",),
-    "key_average": "half",
+    "covariance_weight": 5.0,
 }
 
 
-def settings_of(**values: object) -> SpreadSettings:
-    return build(SpreadSettings, BASE, values)
+def settings_of(**values: object) -> SpreadStage:
+    """The stage with some settings, by their last names."""
+    return stage_of(SpreadStage, BASE, values)
 
 
 def moment_of(site: Site) -> Tensor:

@@ -15,9 +15,9 @@ from errata.runtime.progress import Progress, silent
 from errata.strategies import steps
 from errata.strategies.steps import Strategy
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
-from method_cases import LATE
+from method_cases import LATE, at
 
-WIDE = {**SETTINGS, "covariance_weight": 0.5, "clamp": 3.0, "learning_rate": 0.5}
+WIDE = {**SETTINGS, "solve.covariance_weight": 0.5, "values.clamp": 3.0, "values.learning_rate": 0.5}
 
 
 def weights_of(model: EditableModel) -> dict[str, Tensor]:
@@ -31,19 +31,22 @@ def assert_untouched(model: EditableModel, before: dict[str, Tensor]) -> None:
 def settings_of(method: str) -> dict[str, object]:
     """`WIDE` in the settings that the method has."""
     if method == "rome":
-        return {**{name: value for name, value in WIDE.items() if name != "covariance_weight"}, "layers": [1]}
+        return {
+            **{name: value for name, value in WIDE.items() if name != "solve.covariance_weight"},
+            "layers": [1],
+        }
     if method == "alphaedit":
-        kept = {name: value for name, value in WIDE.items() if name != "covariance_weight"}
-        return {**kept, "null_threshold": 1e3, "ridge": 1e-3}
+        kept = {name: value for name, value in WIDE.items() if name != "solve.covariance_weight"}
+        return {**kept, "solve.threshold": 1e3, "solve.ridge": 1e-3}
     if method == "two_site":
         # Statements to preserve are compared with the unedited model, which an edit of an edited one does not know.
         return {
-            **WIDE,
-            "layers": [1],
-            "preserve": "none",
+            **at("early.", WIDE),
+            "early.layers": [1],
+            "early.values.preserve": "none",
             **LATE,
-            "late_layers": [2],
-            "late_covariance_weight": 0.5,
+            "late.layers": [2],
+            "late.solve.covariance_weight": 0.5,
         }
     return WIDE
 

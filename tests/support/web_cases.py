@@ -6,7 +6,7 @@ from errata.web.forms import Draft
 from errata.web.session import Session, Workspace
 from errata.web.strength import Choice
 
-QUICK = Choice("pmet", "normal", {"layers": LAYERS, "steps": 4, "covariance_weight": 20}, "")
+QUICK = Choice("pmet", "normal", {"layers": LAYERS, "values.steps": 4, "solve.covariance_weight": 20}, "")
 
 
 PATIENCE = 300.0

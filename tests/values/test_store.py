@@ -13,9 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from errata.facts.fact import Fact
-from errata.methods.base import LocateThenEditSettings
+from errata.methods.base import SiteSettings
+from errata.methods.registry import METHODS
 from errata.models.model import EditableModel
-from errata.settings.schema import build, load_presets
+from errata.settings.method_presets import load_presets
+from errata.settings.schema import build
 from errata.values import targets
 from errata.values.descent import Outcome, Place, Trace
 from errata.values.store import TargetStore
@@ -23,8 +25,8 @@ from errata.values.targets import optimize_targets
 from families import CONTEXTS, FACTS, SETTINGS, tiny_model
 
 
-def settings_of(method: str = "pmet", **values: object) -> LocateThenEditSettings:
-    return build(LocateThenEditSettings, load_presets(method).defaults, SETTINGS, values)
+def settings_of(method: str = "pmet", **values: object) -> SiteSettings:
+    return build(SiteSettings, load_presets(method).defaults, SETTINGS, values)
 
 
 def store_in(
@@ -90,14 +92,14 @@ def test_deltas_of_every_pass_are_not_kept(tmp_path: Path) -> None:
         (FACTS[:2], {"contexts": CONTEXTS[:2]}),
         (FACTS[:2], {"relax": False}),
         (FACTS[:2], {"layers": [1, 3]}),
-        (FACTS[:2], {"steps": 5}),
-        (FACTS[:2], {"learning_rate": 0.1}),
-        (FACTS[:2], {"clamp": 1.0}),
-        (FACTS[:2], {"decay": 0.1}),
-        (FACTS[:2], {"kl_weight": 0.1}),
-        (FACTS[:2], {"nll_weight": 2.0}),
-        (FACTS[:2], {"kl_position": "end"}),
-        (FACTS[:2], {"optimise": ["ffn"]}),
+        (FACTS[:2], {"values.steps": 5}),
+        (FACTS[:2], {"values.learning_rate": 0.1}),
+        (FACTS[:2], {"values.clamp": 1.0}),
+        (FACTS[:2], {"values.decay": 0.1}),
+        (FACTS[:2], {"values.kl_weight": 0.1}),
+        (FACTS[:2], {"values.nll_weight": 2.0}),
+        (FACTS[:2], {"values.kl_position": "end"}),
+        (FACTS[:2], {"values.optimize": ["ffn"]}),
     ],
 )
 def test_another_question_has_no_answer_yet(
@@ -116,10 +118,10 @@ def test_nor_has_another_model(tmp_path: Path, family: str, dtype: str) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"covariance_weight": 1.0},
-        {"spread": "even"},
-        {"write": ["attention", "ffn"]},
-        {"key_average": "plain"},
+        {"solve.covariance_weight": 1.0},
+        {"spread.share": "even"},
+        {"spread.write": ["attention", "ffn"]},
+        {"keys.average": "plain"},
         {"layers": [0, 2]},
     ],
 )
@@ -187,7 +189,7 @@ def test_a_full_disk_leaves_nothing_behind(
 
 
 def test_what_is_kept_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, settings = tiny_model("llama"), settings_of(steps=2)
+    model, settings = tiny_model("llama"), settings_of(**{"values.steps": 2})
     store = TargetStore.of(tmp_path, model, CONTEXTS, settings, relax=True)
     first = optimize_targets(model, FACTS, CONTEXTS, settings, relax=True, keeper=store)
 
@@ -208,3 +210,26 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.
     assert told == [("optimization", len(FACTS), len(FACTS))]
     assert all(torch.equal(again.value(place), first.value(place)) for place in first.initial)
     assert again.traces == first.traces
+
+
+RECIPES = {
+    "pmet": "2a68654272f680fecd6d993a7dc729d1",
+    "memit": "000448e9ed613ade16f9af2bde96cb23",
+    "alphaedit": "000448e9ed613ade16f9af2bde96cb23",
+    "rome": "e90e6c5dd64ce8295ff5d9334e3cafe9",
+    "early": "0d2803e5bac24039bc7a5815151aa235",
+    "late": "032e1d6c33ae5e5ea492e8745ab5d2de",
+}
+"""Digests of Almanac's presets as the version with flat settings computed them; the two last are two_site's."""
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_values_of_the_version_with_flat_settings_are_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EditableModel, "measure_fingerprint", lambda _: "0" * 64)
+    method = name if name in METHODS else "two_site"
+    settings = build(METHODS[method].settings, load_presets(method).for_model("almanac", 10).values)
+    site = METHODS[method].sites(settings)[name == "late"]
+    store = TargetStore.of(tmp_path, tiny_model("gpt2"), ("", "I think."), site, relax=name == "pmet")
+    assert store.recipe == RECIPES[name]

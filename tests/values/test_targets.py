@@ -14,13 +14,14 @@ from errata.models.model import EditableModel
 from errata.passes import memory
 from errata.passes.prompts import batch_rows, encode_rows
 from errata.passes.resume import Resumed
-from errata.settings.schema import build
 from errata.values import targets as targets_module
-from errata.values.descent import Place, TargetSettings, Trace
+from errata.values.descent import Trace
+from errata.values.settings import Place
 from errata.values.targets import Targets, optimize_targets, rows_for
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import PlainTarget, double_throughout, plain_target
 from poison import own_token, poisoned
+from sites import ValueStage, stage_of, value_words
 
 EASY = (
     Fact("Today I see {}", "Valdoria", "was"),
@@ -38,9 +39,9 @@ BASE: dict[str, object] = {
     "kl_weight": 0.5,
     "nll_weight": 1.0,
     "kl_position": "subject",
-    "optimise": ("block",),
+    "optimize": ("block",),
 }
-BOTH: dict[str, object] = {"optimise": ("attention", "ffn")}
+BOTH: dict[str, object] = {"optimize": ("attention", "ffn")}
 FAST: dict[str, object] = {"learning_rate": 1.0, "clamp": 30.0, "decay": 0.02, "steps": 7}
 NEIGHBORS = (
     Neighbor("The mother tongue of {} is", "Mira Tolland", "Velish near the harp"),
@@ -61,7 +62,7 @@ ASSISTED = (
 CASES: dict[str, tuple[Sequence[Fact], dict[str, object], bool]] = {
     "memit": (FACTS, {}, False),
     "pmet": (FACTS, BOTH, True),
-    "pmet without attention": (FACTS[:2], {"optimise": ("ffn",)}, True),
+    "pmet without attention": (FACTS[:2], {"optimize": ("ffn",)}, True),
     "KL at the end": (FACTS[1:3], {"kl_position": "end"}, False),
     "stops by loss": (EASY[1:], {**FAST, "nll_weight": 0.015, "decay": 0.0, "kl_weight": 0.0}, False),
     "stops by argmax and KL": (EASY[:2], {**FAST, "kl_weight": 0.004, **BOTH}, True),
@@ -87,8 +88,8 @@ CASES: dict[str, tuple[Sequence[Fact], dict[str, object], bool]] = {
 }
 
 
-def settings_of(**values: object) -> TargetSettings:
-    return build(TargetSettings, BASE, values)
+def settings_of(**values: object) -> ValueStage:
+    return stage_of(ValueStage, BASE, values)
 
 
 def off(mine: object, theirs: object) -> float:
@@ -122,7 +123,7 @@ def test_the_plain_version_agrees_in_float64(family: str, case: str) -> None:
     contexts = CONTEXTS if case in ("memit", "pmet") else CONTEXTS[:2]
     with double_throughout(model):
         found = optimize_targets(model, facts, contexts, settings, relax, record_deltas=True)
-        plain = [plain_target(model, fact, contexts, **vars(settings), relax=relax) for fact in facts]
+        plain = [plain_target(model, fact, contexts, **value_words(settings), relax=relax) for fact in facts]
     for index in range(len(facts)):
         assert_same(found, index, plain[index], 1e-9)
     assert_shown(case, model, found)
@@ -154,7 +155,7 @@ def test_the_plain_version_agrees_in_float32(family: str, case: str) -> None:
     model, settings = tiny_model(family, "float32"), settings_of(**values)
     found = optimize_targets(model, facts[:2], CONTEXTS, settings, relax, record_deltas=True)
     for index, fact in enumerate(facts[:2]):
-        plain = plain_target(model, fact, CONTEXTS, **vars(settings), relax=relax)
+        plain = plain_target(model, fact, CONTEXTS, **value_words(settings), relax=relax)
         assert_same(found, index, plain, 1e-3)
 
 
@@ -252,7 +253,7 @@ def test_an_error_that_is_not_about_memory_is_not_swallowed(monkeypatch: pytest.
 
 def test_less_free_memory_gives_smaller_batches_in_powers_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("gpt2")
-    rows = [encode_rows(model, rows_for([fact], CONTEXTS, settings_of())) for fact in MIXED]
+    rows = [encode_rows(model, rows_for([fact], CONTEXTS, settings_of().values)) for fact in MIXED]
     need = max(memory.bytes_of_fact(model, each, 1) for each in rows)
     sizes = []
     for free in (0, 2 * need, 9 * need, 2**50):
@@ -282,7 +283,7 @@ def test_progress_counts_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_that_are_left_of_a_part_go_on_as_before(family: str) -> None:
     model = tiny_model(family, "float32")
-    batch = batch_rows(model, encode_rows(model, rows_for(FACTS, CONTEXTS, settings_of())))
+    batch = batch_rows(model, encode_rows(model, rows_for(FACTS, CONTEXTS, settings_of().values)))
     last = batch.tokens.mask.sum(dim=1) - 1
     resumed = Resumed.of(model, batch, 1, last, inside=True)
     assert any(part.lookup is not None and len(part.lookup.unique()) > 1 for part in resumed.parts)
@@ -327,18 +328,15 @@ def weights_of(model: EditableModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layers": ()}, "'layers' must be one or more different blocks in ascending order"),
-        ({"layers": (2, 1)}, "ascending order: (2, 1)"),
-        ({"layers": (1, 1)}, "different blocks in ascending order"),
-        ({"steps": 0}, "'steps' must be at least 1 (one pass that only measures): 0"),
-        ({"learning_rate": 0.0}, "'learning_rate' must be above 0: 0.0"),
-        ({"clamp": -1.0}, "'clamp' must be above 0: -1.0"),
-        ({"decay": -0.5}, "'decay' must be 0 or more: -0.5"),
-        ({"kl_weight": -1.0}, "'kl_weight' must be 0 or more"),
-        ({"nll_weight": -1.0}, "'nll_weight' must be 0 or more"),
-        ({"optimise": ()}, "'optimise' must name one or more different places"),
-        ({"optimise": ("ffn", "ffn")}, "different places of ('attention', 'ffn', 'block')"),
-        ({"optimise": ("mlp",)}, "'optimise' is ('mlp',). It must be a list, each entry one of"),
+        ({"steps": 0}, "'values.steps' must be at least 1 (one pass that only measures): 0"),
+        ({"learning_rate": 0.0}, "'values.learning_rate' must be above 0: 0.0"),
+        ({"clamp": -1.0}, "'values.clamp' must be above 0: -1.0"),
+        ({"decay": -0.5}, "'values.decay' must be 0 or more: -0.5"),
+        ({"kl_weight": -1.0}, "'values.kl_weight' must be 0 or more"),
+        ({"nll_weight": -1.0}, "'values.nll_weight' must be 0 or more"),
+        ({"optimize": ()}, "'values.optimize' must name one or more different places"),
+        ({"optimize": ("ffn", "ffn")}, "different places of ('attention', 'ffn', 'block')"),
+        ({"optimize": ("mlp",)}, "'values.optimize' is ('mlp',). It must be a list, each entry one of"),
         ({"kl_position": "start"}, "one of 'subject', 'end'"),
     ],
 )

@@ -84,7 +84,7 @@ def test_any_edit_can_be_taken_back(session: Session) -> None:
 def test_a_cancelled_edit_leaves_nothing_but_its_facts(session: Session) -> None:
     before, space = session.model.measure_fingerprint(), session.workspace(None)
     session.add(space, [Draft(FACTS[0])])
-    endless = Choice("pmet", "normal", {**QUICK.settings, "steps": 1_000_000}, "")
+    endless = Choice("pmet", "normal", {**QUICK.settings, "values.steps": 1_000_000}, "")
     job = session.edit(space, space.drafts, endless)
     assert job.wait(0.5).state == "running"
     with pytest.raises(FormError, match="running already"):

@@ -22,6 +22,7 @@ from errata.analysis.locating import Located
 from errata.errors import MissingExtra
 from errata.results import Score, mean_score
 from errata.runtime import atomic_folder, to_json
+from errata.settings import load_presets, method_names
 
 RESULTS, PRESET, PAGE = "results.json", "critical-layers.toml", "index.html"
 SCHEMA = 1
@@ -103,12 +104,21 @@ def preset_text(located: Located) -> str:
         f"causal tracing of {len(located.effects)} facts, {located.samples} draws of noise, seed {located.seed}: up to "
         "the largest average indirect effect of a state at the subject's last token"
     )
-    return (
+    head = (
         f"# Written by `errata locate`. All other settings are those of the model's own preset.\n"
-        f'name = "critical-layers"\nsource = {json.dumps(source)}\n'
-        f"models = [{json.dumps(located.model)}]\nlayers = {json.dumps(span(several))}\n\n"
-        f'[rome]\nlayers = "{one}"\n'
+        f'name = "critical-layers"\nsource = {json.dumps(source)}\nmodels = [{json.dumps(located.model)}]\n'
     )
+    return head + "".join(_table(method, several, one) for method in method_names())
+
+
+def _table(method: str, several: Sequence[int], one: int) -> str:
+    """The layers of one method; where answers are read out lies above what is traced here."""
+    lines = [
+        f"{setting} = {json.dumps(str(one) if rule == 'one' else span(several))}\n"
+        for setting, rule in load_presets(method).layer_rules.items()
+        if rule != "read_out"
+    ]
+    return f"\n[{method}]\n{''.join(lines)}"
 
 
 def span(layers: Sequence[int]) -> str:

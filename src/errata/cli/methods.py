@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -13,7 +13,7 @@ from rich.text import Text
 from errata.cli import options
 from errata.cli.tables import table
 from errata.cli.terminal import session
-from errata.settings import Preset, Presets, load_presets
+from errata.settings import Preset, Presets, load_presets, settings_of
 
 if TYPE_CHECKING:
     from errata.methods import Method
@@ -26,7 +26,7 @@ EPILOG = options.examples("errata methods", "errata methods pmet", "errata metho
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(metavar="[METHOD]", help="Tell its presets and settings too.")
+        str | None, typer.Argument(metavar="[METHOD]", help="Show its presets and settings too.")
     ] = None,
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
@@ -40,7 +40,7 @@ def methods(
         rows: list[dict[str, object]] = []
         for method in chosen:
             presets = load_presets(method.name)
-            settings = [field.name for field in fields(method.settings)]
+            settings = [one.name for one in settings_of(method.settings)]
             rows.append(
                 {
                     "name": method.name,
@@ -81,21 +81,20 @@ def _preset_table(presets: Presets) -> Table:
     made = table("Preset", "For", "Layers", "Source")
     for preset in presets.presets:
         models = "\n".join(preset.models) or "any other model"
-        layers = str(preset.values.get("layers", BY_RULE))
+        layers = " and ".join(str(preset.values.get(name, BY_RULE)) for name in presets.layer_rules)
         made.add_row(preset.name, models, layers, preset.source)
     return made
 
 
 def _setting_table(settings: type[Any], presets: Presets) -> Table:
-    made = table("Setting", "Default", "Presets that differ")
-    for field in fields(settings):
-        own = cast("object", field.default)
-        default = presets.defaults.get(field.name, own)
+    made = table("Setting", "Default", "Presets that differ", "What it does")
+    for one in settings_of(settings):
+        default = presets.defaults.get(one.name, one.default)
         others = () if default is MISSING else presets.presets
-        values = [(one.name, one.values.get(field.name, own)) for one in others]
+        values = [(preset.name, preset.values.get(one.name, one.default)) for preset in others]
         differing = dict.fromkeys(f"{name} {_value(value)}" for name, value in values if value != default)
         said = "by preset or rule" if default is MISSING else _value(default)
-        made.add_row(field.name, said, ", ".join(differing))
+        made.add_row(one.name, said, ", ".join(differing), one.help)
     return made
 
 

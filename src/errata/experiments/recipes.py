@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from errata.errors import UnknownSetting
+from errata.settings import dotted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,6 +41,7 @@ class RecipeRow:
     presets: Mapping[str, str] = field(default_factory=dict[str, str])
     """Preset by model, over `preset`."""
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    """By their paths."""
     strategy: Mapping[str, object] = field(default_factory=dict[str, object])
     """The fields of `errata.Strategy`; empty where the method is run once."""
 
@@ -152,7 +154,7 @@ def load_recipe(name: str) -> Recipe:
 def recipe_of(table: Mapping[str, Any]) -> Recipe:
     """A recipe from its TOML; a mistake in it is a mistake of ours."""
     values = dict(table)
-    rows = tuple(RecipeRow(**row) for row in values.pop("row", ()))
+    rows = tuple(_row(row) for row in values.pop("row", ()))
     printed = tuple(line for block in values.pop("printed", ()) for line in _printed(block))
     sizes, published = _sizes(values.pop("almanac")), _sizes(values.pop("paper_setting"))
     for name in ("columns", "data", "figures"):
@@ -161,6 +163,11 @@ def recipe_of(table: Mapping[str, Any]) -> Recipe:
     assert recipe.show in get_args(Show), recipe.show
     assert recipe.paper in PAPERS, recipe.paper
     return recipe
+
+
+def _row(table: Mapping[str, Any]) -> RecipeRow:
+    values = dict(table)
+    return RecipeRow(settings=dotted(values.pop("settings", {})), **values)
 
 
 def _sizes(table: Mapping[str, Any]) -> Sizes:

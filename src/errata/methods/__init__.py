@@ -1,7 +1,15 @@
 """The methods, one file each over the shared stages, and their registry."""
 
-from errata.methods.alphaedit import earlier_key_sum, key_sum
-from errata.methods.base import NOT_FINITE, Changes, LocateThenEditSettings, Method, Task
+from errata.methods.base import (
+    NOT_FINITE,
+    Changes,
+    EditSite,
+    Method,
+    SiteSettings,
+    Task,
+    preserves_subjects,
+    wordings_of,
+)
 from errata.methods.registry import METHODS, method_named, settings_for
 from errata.methods.runs import Run
 
@@ -9,12 +17,13 @@ __all__ = [
     "METHODS",
     "NOT_FINITE",
     "Changes",
-    "LocateThenEditSettings",
+    "EditSite",
     "Method",
     "Run",
+    "SiteSettings",
     "Task",
-    "earlier_key_sum",
-    "key_sum",
     "method_named",
+    "preserves_subjects",
     "settings_for",
+    "wordings_of",
 ]

@@ -2,8 +2,8 @@
 
     Delta^l = R K^T P (K_p K_p^T P + K K^T P + c I)^-1,      P = U U^T
 
-U: the eigenvectors of E[k k^T] with an eigenvalue below `null_threshold`; K_p: the keys of all edits before this one;
-c: `ridge`. As it reads, the matrix to invert is not symmetric. In the basis U it is, and positive definite:
+U: the eigenvectors of E[k k^T] with an eigenvalue below `solve.threshold`; K_p: the keys of all edits before this one;
+c: `solve.ridge`. As it reads, the matrix to invert is not symmetric. In the basis U it is, and positive definite:
 
     Delta^l = R (U^T K)^T M^-1 U^T,      M = U^T (K_p K_p^T + K K^T) U + c I
 
@@ -11,7 +11,6 @@ Proof: with A = K_p K_p^T + K K^T, U^T (A P + c I) = (U^T A U + c I) U^T = M U^T
 multiplied by R K^T U from the left, this is the formula, as K^T P = K^T U U^T.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -19,36 +18,58 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta, edits_in
+from errata.edits import Delta
 from errata.errors import SettingsError
-from errata.facts import Fact
 from errata.methods.base import (
+    LAYERS,
+    LOOKUP,
     Changes,
     Method,
     Task,
-    ValueSettings,
     check_block_value,
+    check_layers,
     share_out,
     written_sites,
 )
 from errata.models import EditableModel, Site
-from errata.solve import KeyPrompts, KeyStreams
-from errata.values import optimize_targets
+from errata.passes import Lookup
+from errata.settings import about
+from errata.solve import KeySettings, SpreadSettings, earlier_key_sum
+from errata.values import ValueSettings, optimize_targets
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlphaEditSettings(ValueSettings):
-    """MEMIT's, with a projection and a ridge in place of `covariance_weight`."""
+class NullSpaceSettings:
+    """Where and how far AlphaEdit writes."""
 
-    null_threshold: float
-    ridge: float
+    threshold: float = field(
+        metadata=about("Directions are written whose eigenvalue in the second moments is below this.")
+    )
+    ridge: float = field(
+        metadata=about("Weight of the size of the update: the larger, the gentler the write.")
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        ValueSettings.__post_init__(self)
-        for name in ("null_threshold", "ridge"):
+        for name in ("threshold", "ridge"):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"Setting {name!r} must be above 0: {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaEditSettings:
+    """MEMIT's, with another solver."""
+
+    layers: tuple[int, ...] = field(metadata=about(LAYERS))
+    lookup: Lookup = field(default="subject_last", metadata=about(LOOKUP))
+    values: ValueSettings
+    keys: KeySettings
+    spread: SpreadSettings
+    solve: NullSpaceSettings
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        check_layers(self.layers)
 
 
 def check(model: EditableModel, settings: AlphaEditSettings) -> None:
@@ -71,7 +92,7 @@ def alphaedit(task: Task, settings: AlphaEditSettings) -> Changes:
         NoFactsLeft: no fact has a value.
     """
     for site in written_sites(task.model, settings):
-        check_null_space(task.covariance(site), settings.null_threshold, site)
+        check_null_space(task.covariance(site), settings.solve.threshold, site)
     targets = optimize_targets(
         task.model,
         task.facts,
@@ -98,11 +119,11 @@ class _Solver:
     def __call__(
         self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
     ) -> Delta:
-        basis = null_space(self.task.covariance(site), self.settings.null_threshold)
+        basis = null_space(self.task.covariance(site), self.settings.solve.threshold)
         keys, residual = keys.to(basis), residual.to(basis)
         earlier = self._earlier(site).to(basis)
         self.key_sums[site.path] = keys.T @ keys
-        right = null_space_solve(keys, earlier, basis, self.settings.ridge)
+        right = null_space_solve(keys, earlier, basis, self.settings.solve.ridge)
         precise = torch.promote_types(site.weight.dtype, torch.float32)
         return Delta.from_factors(residual.T, right, dtype=precise)
 
@@ -110,16 +131,17 @@ class _Solver:
         self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
     ) -> Delta:
         """The same update from R K^T and K K^T."""
-        basis = null_space(self.task.covariance(site), self.settings.null_threshold)
+        basis = null_space(self.task.covariance(site), self.settings.solve.threshold)
         self.key_sums[site.path] = key_sum
         earlier = self._earlier(site)
-        factor = _inside(earlier.to(basis).add_(key_sum.to(basis)), basis, self.settings.ridge)
+        factor = _inside(earlier.to(basis).add_(key_sum.to(basis)), basis, self.settings.solve.ridge)
         dense = torch.cholesky_solve((cross.to(basis) @ basis).T, factor).T @ basis.T
         precise = torch.promote_types(site.weight.dtype, torch.float32)
         return Delta(None, None, dense.to(precise).contiguous())
 
     def _earlier(self, site: Site) -> Float[Tensor, "d_in d_in"]:
-        return earlier_key_sum(self.task.model, site, self.settings, self.task.earlier)
+        own = self.settings
+        return earlier_key_sum(self.task.model, site, own.lookup, own.keys, self.task.earlier)
 
 
 def null_space_solve(
@@ -161,42 +183,10 @@ def check_null_space(covariance: Float[Tensor, "d_in d_in"], threshold: float, s
     values = cast(Tensor, torch.linalg.eigvalsh(covariance))
     smallest, middle, largest = (float(values[index]) for index in (0, len(values) // 2, -1))
     raise SettingsError(
-        f"Setting 'null_threshold' is {threshold:g}, but no eigenvalue of the second moments of {site.path} is that "
+        f"Setting 'solve.threshold' is {threshold:g}, but no eigenvalue of the second moments of {site.path} is that "
         f"small: they run from {smallest:.2g} over {middle:.2g} in the middle to {largest:.2g}. No direction would be "
-        f"left to write in. With --set null_threshold={middle:.2g} half of them are."
+        f"left to write in. With --set solve.threshold={middle:.2g} half of them are."
     )
-
-
-def earlier_key_sum(
-    model: EditableModel,
-    site: Site,
-    settings: ValueSettings,
-    earlier: Mapping[str, Float[Tensor, "d_in d_in"]],
-) -> Float[Tensor, "d_in d_in"]:
-    """K_p K_p^T in float64: what `earlier` has for the site, and the keys of the facts of every edit in the model.
-
-    The latter are measured with the weights as they stand now, behind the contexts that each edit was made with, and
-    otherwise as the settings of the present one say.
-    """
-    total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
-    if site.path in earlier:
-        total += earlier[site.path].to(total)
-    for edit in edits_in(model):
-        if edit.facts:
-            total += key_sum(model, site, edit.facts, edit.origin.contexts, settings).to(total)
-    return total
-
-
-def key_sum(
-    model: EditableModel, site: Site, facts: Sequence[Fact], contexts: Sequence[str], settings: ValueSettings
-) -> Float[Tensor, "d_in d_in"]:
-    """K K^T of some facts in float64, with the weights as they stand now."""
-    prompts = KeyPrompts.of(model, facts, contexts, settings.lookup, settings.key_templates)
-    total = torch.zeros(site.d_in, site.d_in, dtype=torch.float64)
-    for seen in KeyStreams(prompts, site.layer).read(site, site.path, settings.key_average):
-        keys = seen.keys.to(total)
-        total += keys.T @ keys
-    return total
 
 
 METHOD = Method(
@@ -205,10 +195,11 @@ METHOD = Method(
     source="Fang et al., AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models, ICLR 2025",
     writes="the FFN's down projection in every critical layer",
     order="batch",
-    cost="up to `steps` passes over 7 short texts, forward and back; then a share of one eigenvalue problem a layer",
+    cost="up to `values.steps` passes over 7 short texts, forward and back; a share of one eigenvalue problem a layer",
     settings=AlphaEditSettings,
     check=check,
     moments=written_sites,
+    sites=lambda settings: (settings,),
     run=alphaedit,
     earlier_keys="always",
 )

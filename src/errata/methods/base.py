@@ -1,10 +1,10 @@
 """What every method is given, and what it hands back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,53 +14,79 @@ from errata.edits import Delta
 from errata.errors import NoFactsLeft, SettingsError, UnsupportedArchitecture
 from errata.facts import Fact
 from errata.models import EditableModel, Site
-from errata.passes import sample_contexts
+from errata.moments import ridged
+from errata.passes import Lookup, sample_contexts
 from errata.runtime import Progress
+from errata.settings import about
 from errata.solve import (
     KeyPrompts,
+    KeySettings,
+    LeastSquaresSettings,
     LowerFactor,
-    ShareSettings,
     SiteKind,
     Solver,
     SpreadSettings,
+    SpreadSite,
     Write,
+    earlier_key_sum,
     least_squares,
     no_factor,
     spread,
 )
-from errata.values import Outcome, Targets, TargetSettings, TargetStore, place_path
+from errata.values import Outcome, Targets, TargetStore, ValueSettings, ValueSite, place_path
 
 NOT_FINITE = "its loss was not a number (NaN or infinite)"
 """Why a fact is left out."""
+LAYERS = "The blocks that are written, ascending; values stand in the last one."
+LOOKUP = "The token at which values stand and keys are read: the subject's last, or the prompt's last."
+"""What every site's `layers` and `lookup` are."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValueSettings(TargetSettings, ShareSettings):
-    """The settings of a method that optimises values and shares them out over critical layers."""
+class SiteSettings:
+    """One site of a method that optimizes values and writes them by least squares: all settings of PMET and MEMIT."""
+
+    layers: tuple[int, ...] = field(metadata=about(LAYERS))
+    lookup: Lookup = field(default="subject_last", metadata=about(LOOKUP))
+    values: ValueSettings
+    keys: KeySettings
+    spread: SpreadSettings
+    solve: LeastSquaresSettings
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        TargetSettings.__post_init__(self)
-        ShareSettings.__post_init__(self)
+        check_layers(self.layers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LocateThenEditSettings(ValueSettings, SpreadSettings):
-    """The same of PMET and MEMIT, which hold an update small with `covariance_weight`."""
+def check_layers(layers: Sequence[int]) -> None:
+    """Raise unless these are different blocks from below.
 
-    def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
-        TargetSettings.__post_init__(self)
-        SpreadSettings.__post_init__(self)
+    Raises:
+        SettingsError: there is none, or they are not in ascending order.
+    """
+    if not layers or list(layers) != sorted(set(layers)):
+        raise SettingsError(
+            f"Setting 'layers' must be one or more different blocks in ascending order: {tuple(layers)}."
+        )
 
-    def at(self, layer: int) -> "LocateThenEditSettings":
-        """Those that a block is written with: these, where a method has but one kind of site."""
-        del layer
-        return self
+
+@runtime_checkable
+class EditSite(ValueSite, Protocol):
+    """A site at which values are optimized and keys are read, whatever is made of them."""
+
+    @property
+    def keys(self) -> KeySettings:
+        """How the facts' keys are read, and which are preserved."""
+        ...
+
+
+@runtime_checkable
+class SharedSite(EditSite, SpreadSite, Protocol):
+    """The same of a site whose residual is shared out over its layers, whatever the solver."""
 
 
 S = TypeVar("S")
-"""The settings of a method: a frozen dataclass that has `layers`, the blocks that are written."""
+"""The settings of a method: a frozen dataclass, in which the stages have their own (`SiteSettings`)."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +108,8 @@ class Task:
     """The sum of k k^T over the facts of earlier edits, by module path."""
     lower: LowerFactor = no_factor
     """The Cholesky factor of E[k k^T] and a ridge, where it is kept."""
+    hold: bool = False
+    """Whether keys of earlier edits enter K K^T: of `earlier`, and of the edits in the model."""
     since: int = 0
     """The mark of the model's ledger from before the first write of the method, or of the strategy that runs it."""
 
@@ -89,11 +117,11 @@ class Task:
         """Inside, the weights are those from before that first write."""
         return self.model.ledger.unedited(self.since)
 
-    def keeper(self, settings: TargetSettings, relax: bool = False) -> TargetStore | None:
+    def keeper(self, site: ValueSite, relax: bool = False) -> TargetStore | None:
         """The keeper of finished values; `relax` says whether PMET's rule for phi is in force."""
         if self.keep_in is None:
             return None
-        return TargetStore.of(self.keep_in, self.model, self.contexts, settings, relax)
+        return TargetStore.of(self.keep_in, self.model, self.contexts, site, relax)
 
 
 @dataclass(frozen=True)
@@ -107,6 +135,17 @@ class Changes:
     """The values that were found, one a fact; empty where the method has none."""
     key_sums: dict[str, Float[Tensor, "d_in d_in"]] = field(default_factory=dict[str, Tensor])
     """The sum of k k^T over the facts, by module path, where the method wants it for later edits (`Task.earlier`)."""
+
+
+def own_layers(settings: Any) -> tuple[int, ...]:
+    """The `layers` of settings that have them."""
+    return settings.layers
+
+
+def no_sites(settings: object) -> tuple[EditSite, ...]:
+    """Of a method that optimizes no values."""
+    del settings
+    return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +167,10 @@ class Method(Generic[S]):
     run: Callable[[Task, S], Changes]
     moments: Callable[[EditableModel, S], Sequence[Site]]
     """The sites whose second moments the method needs."""
+    layers: Callable[[S], tuple[int, ...]] = own_layers
+    """All blocks that are written."""
+    sites: Callable[[S], tuple[EditSite, ...]] = no_sites
+    """The sites whose values are optimized, in the order in which they are written."""
     contexts: Callable[[EditableModel, int], tuple[str, ...]] = sample_contexts
     """The prefixes where the user gives none, from a seed."""
     earlier_keys: Literal["never", "on request", "always"] = "never"
@@ -136,16 +179,26 @@ class Method(Generic[S]):
     @property
     def optimizes_values(self) -> bool:
         """Whether the method has an Optimization stage, so that it can be iterated and take neighbors."""
-        return issubclass(self.settings, TargetSettings)
+        return self.sites is not no_sites
 
 
-def written_sites(model: EditableModel, settings: ValueSettings) -> list[Site]:
-    """The maps that a locate-then-edit method writes: each needs its second moments."""
-    return [model.site(kind, layer) for kind in settings.write for layer in settings.layers]
+def wordings_of(sites: Iterable[EditSite]) -> int:
+    """How many edit_prompts of a fact some site uses."""
+    return max((site.keys.templates for site in sites), default=0)
+
+
+def preserves_subjects(sites: Iterable[EditSite]) -> bool:
+    """Whether a fact's preserve_prompts are used: in the loss of a value, or as keys."""
+    return any(site.values.preserves or site.keys.keeps_subjects for site in sites)
+
+
+def written_sites(model: EditableModel, site: SharedSite) -> list[Site]:
+    """The maps that are written: each needs its second moments."""
+    return [model.site(kind, layer) for kind in site.spread.write for layer in site.layers]
 
 
 def write_targets(
-    task: Task, targets: Targets, settings: LocateThenEditSettings, place_of: Callable[[SiteKind], str]
+    task: Task, targets: Targets, site: SiteSettings, place_of: Callable[[SiteKind], str]
 ) -> Changes:
     """Spread the values of all facts that have one; `place_of` says whose value brings about the change of a kind.
 
@@ -153,40 +206,49 @@ def write_targets(
         NoFactsLeft: no fact has a value.
         CovarianceError: the second moments cannot be solved with.
     """
-    return share_out(
-        task,
-        targets,
-        settings,
-        place_of,
-        least_squares(task.covariance, settings.covariance_weight, settings.covariance_ridge, task.lower),
-    )
+    return share_out(task, targets, site, place_of, _solver(task, site))
+
+
+def _solver(task: Task, site: SiteSettings) -> Solver:
+    """R K^T (lambda E[k k^T] + K_p K_p^T + K K^T)^-1; MEMIT's eq. 14, with the keys K_p where the task holds them.
+
+    The ridge stays a share of E[k k^T] alone: with the earlier keys in it, it would grow from edit to edit.
+    """
+    weight, ridge = site.solve.covariance_weight, site.solve.covariance_ridge
+    if not task.hold:
+        return least_squares(task.covariance, weight, ridge, task.lower)
+
+    def moment(written: Site) -> Float[Tensor, "d_in d_in"]:
+        plain = ridged(task.covariance(written), ridge)
+        earlier = earlier_key_sum(task.model, written, site.lookup, site.keys, task.earlier)
+        return plain + earlier.to(plain) / weight
+
+    return least_squares(moment, weight)
 
 
 def share_out(
-    task: Task, targets: Targets, settings: ValueSettings, place_of: Callable[[SiteKind], str], solver: Solver
+    task: Task, targets: Targets, site: SharedSite, place_of: Callable[[SiteKind], str], solver: Solver
 ) -> Changes:
     """`write_targets` for a method with a solver of its own."""
     kept = values_left(targets)
-    last = settings.layers[-1]
     chosen = torch.tensor(kept)
     writes = [
-        Write(kind, place_path(task.model, place, last), targets.value(place)[chosen])
-        for kind in settings.write
-        for place in settings.optimise
+        Write(kind, place_path(task.model, place, site.layers[-1]), targets.value(place)[chosen])
+        for kind in site.spread.write
+        for place in site.values.optimize
         if place == place_of(kind)
     ]
     facts = [task.facts[index] for index in kept]
-    prompts = KeyPrompts.of(task.model, facts, task.contexts, settings.lookup, settings.key_templates)
-    kept = settings.kept(facts)
+    prompts = KeyPrompts.of(task.model, facts, task.contexts, site.lookup, site.keys.templates)
+    preserved = site.keys.kept(facts)
     deltas = spread(
         task.model,
-        settings.layers,
+        site,
         writes,
         prompts,
         solver,
-        settings,
         task.on_progress,
-        preserved=KeyPrompts.of(task.model, kept, ("",), settings.lookup) if kept else None,
+        preserved=KeyPrompts.of(task.model, preserved, ("",), site.lookup) if preserved else None,
     )
     return Changes(deltas, dict.fromkeys(targets.failed, NOT_FINITE), targets.outcomes)
 
@@ -205,36 +267,34 @@ def values_left(targets: Targets) -> list[int]:
 
 
 def check_places(
-    settings: TargetSettings,
-    optimise: Sequence[str],
-    needed: Sequence[str],
-    method: str,
-    name: str = "optimise",
+    values: ValueSettings, optimize: Sequence[str], needed: Sequence[str], method: str, path: str = ""
 ) -> None:
-    """Raise unless only the places in `optimise` are optimised, and all in `needed` are.
+    """Raise unless only the places in `optimize` are optimized, and all in `needed` are; `path` is the site's.
 
     Raises:
         SettingsError: naming the setting and what the method allows.
     """
-    wrong = [place for place in settings.optimise if place not in optimise]
-    missing = [place for place in needed if place not in settings.optimise]
+    wrong = [place for place in values.optimize if place not in optimize]
+    missing = [place for place in needed if place not in values.optimize]
     if wrong or missing:
         raise SettingsError(
-            f"Setting {name!r} is {list(settings.optimise)}; {method} takes places of {list(optimise)}, and has to "
-            f"optimise {list(needed)} to write them."
+            f"Setting '{path}values.optimize' is {list(values.optimize)}; {method} takes places of {list(optimize)}, "
+            f"and has to optimize {list(needed)} to write them."
         )
 
 
-def check_block_value(model: EditableModel, settings: ValueSettings, method: str) -> None:
+def check_block_value(model: EditableModel, site: SharedSite, method: str, path: str = "") -> None:
     """Raise unless the value is the block's output, to which the down projections that are written add as they are.
 
     Raises:
         SettingsError: another place than the block's output, or another weight than the FFN's.
         UnsupportedArchitecture: the family normalises after the FFN.
     """
-    check_places(settings, optimise=("block",), needed=("block",), method=method)
-    if settings.write != ("ffn",):
-        raise SettingsError(f"Setting 'write' is {list(settings.write)}; {method} writes ['ffn'] only.")
+    check_places(site.values, optimize=("block",), needed=("block",), method=method, path=path)
+    if site.spread.write != ("ffn",):
+        raise SettingsError(
+            f"Setting '{path}spread.write' is {list(site.spread.write)}; {method} writes ['ffn'] only."
+        )
     if model.architecture.post_norm:
         raise UnsupportedArchitecture(
             f"{model.name} is of family {model.architecture.model_type}, which normalises after the FFN: a change of "

@@ -31,6 +31,7 @@ from errata.methods.base import NOT_FINITE, Changes, Method, Task
 from errata.methods.checkpoints import Checkpoint, exact_digest
 from errata.models import EditableModel, Site
 from errata.passes import EncodedRow, batch_rows, by_length, encode_rows, rewrite_rows
+from errata.settings import about
 from errata.values import Surprisal, by_context
 
 STAGE = "fine-tuning"
@@ -44,23 +45,28 @@ POWER, EXPONENT = -0.870, 0.156
 class FinetuneSettings:
     """What is trained, how long, and how far it may move.
 
-    `weights`: all parameters of the blocks in `layers`, of their FFNs, or the matrix of their down projections alone.
-    `weight_decay`: Adam's (added to the gradient), or "by_count", N^-0.870 e^0.156 for N facts. `norm_bound`: the most
-    that any element may change. `stop_loss`: training ends with the first epoch whose mean loss is below it, and a
-    batch below it makes no step. `end_of_text`: the target ends with that token, which enters the loss. `shuffle`:
-    another order of the facts in each epoch, by the run's seed; otherwise the order they are given in.
+    `weight_decay` is Adam's (added to the gradient), or "by_count", N^-0.870 e^0.156 for N facts. A batch whose mean
+    loss is below `stop_loss` makes no step. `end_of_text` enters the loss.
     """
 
-    layers: tuple[int, ...]
-    weights: Literal["block", "ffn", "down"]
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: Literal["by_count"] | float
-    norm_bound: float | None
-    stop_loss: float
-    end_of_text: bool
-    shuffle: bool
+    layers: tuple[int, ...] = field(metadata=about("The blocks that are trained."))
+    weights: Literal["block", "ffn", "down"] = field(
+        metadata=about(
+            "What of them: all parameters, those of the FFN, or the matrix of its down projection."
+        )
+    )
+    epochs: int = field(metadata=about("Largest number of passes over all facts."))
+    batch_size: int = field(metadata=about("Facts per step."))
+    learning_rate: float = field(metadata=about("Learning rate of Adam."))
+    weight_decay: Literal["by_count"] | float = field(
+        metadata=about("Weight decay of Adam; by_count takes it from the number of facts.")
+    )
+    norm_bound: float | None = field(metadata=about("Largest change of any element; none for no bound."))
+    stop_loss: float = field(
+        metadata=about("Training ends with the first epoch whose mean loss is below this.")
+    )
+    end_of_text: bool = field(metadata=about("Append the end-of-text token to each target."))
+    shuffle: bool = field(metadata=about("Shuffle the facts in each epoch with the run's seed."))
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""

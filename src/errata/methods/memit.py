@@ -1,9 +1,9 @@
-"""MEMIT (Meng et al., ICLR 2023): optimise the residual stream after the last critical block, write its FFNs."""
+"""MEMIT (Meng et al., ICLR 2023): optimize the residual stream after the last critical block, write its FFNs."""
 
 from errata.methods.base import (
     Changes,
-    LocateThenEditSettings,
     Method,
+    SiteSettings,
     Task,
     check_block_value,
     write_targets,
@@ -13,7 +13,7 @@ from errata.models import EditableModel
 from errata.values import optimize_targets
 
 
-def check(model: EditableModel, settings: LocateThenEditSettings) -> None:
+def check(model: EditableModel, settings: SiteSettings) -> None:
     """MEMIT's value is the block's output, to which a down projection must add as it is.
 
     Raises:
@@ -23,7 +23,7 @@ def check(model: EditableModel, settings: LocateThenEditSettings) -> None:
     check_block_value(model, settings, "memit")
 
 
-def memit(task: Task, settings: LocateThenEditSettings) -> Changes:
+def memit(task: Task, settings: SiteSettings) -> Changes:
     """v* = h^L + delta (eq. 16), spread by 1/left (alg. 1)."""
     targets = optimize_targets(
         task.model,
@@ -40,14 +40,15 @@ def memit(task: Task, settings: LocateThenEditSettings) -> Changes:
 
 METHOD = Method(
     name="memit",
-    summary="optimises the residual stream after the last critical block, spreads it evenly over the blocks",
+    summary="optimizes the residual stream after the last critical block, spreads it evenly over the blocks",
     source="Meng et al., Mass-Editing Memory in a Transformer, ICLR 2023",
     writes="the FFN's down projection in every critical layer",
     order="batch",
-    cost="up to `steps` passes over 7 short texts, forward and back; then a share of one solve a layer",
-    settings=LocateThenEditSettings,
+    cost="up to `values.steps` passes over 7 short texts, forward and back; then a share of one solve a layer",
+    settings=SiteSettings,
     check=check,
     moments=written_sites,
+    sites=lambda settings: (settings,),
     run=memit,
     earlier_keys="on request",
 )

@@ -1,9 +1,9 @@
-"""PMET (Li et al., AAAI 2024): optimise the hidden states of attention and FFN together, write the FFN alone."""
+"""PMET (Li et al., AAAI 2024): optimize the hidden states of attention and FFN together, write the FFN alone."""
 
 from errata.methods.base import (
     Changes,
-    LocateThenEditSettings,
     Method,
+    SiteSettings,
     Task,
     check_places,
     write_targets,
@@ -13,17 +13,17 @@ from errata.models import EditableModel
 from errata.values import optimize_targets
 
 
-def check(model: EditableModel, settings: LocateThenEditSettings) -> None:
+def check(model: EditableModel, settings: SiteSettings) -> None:
     """PMET's values stand at the outputs of attention and FFN, and what is written must have a value.
 
     Raises:
         SettingsError: other places, or a written place without a value.
     """
-    check_places(settings, optimise=("attention", "ffn"), needed=settings.write, method="pmet")
+    check_places(settings.values, optimize=("attention", "ffn"), needed=settings.spread.write, method="pmet")
 
 
-def pmet(task: Task, settings: LocateThenEditSettings) -> Changes:
-    """v* = m^L + delta_m with delta_a optimised beside it and thrown away (eq. 10), spread by 1/sqrt(left) (eq. 11)."""
+def pmet(task: Task, settings: SiteSettings) -> Changes:
+    """v* = m^L + delta_m with delta_a optimized beside it and thrown away (eq. 10), spread by 1/sqrt(left) (eq. 11)."""
     targets = optimize_targets(
         task.model,
         task.facts,
@@ -40,14 +40,15 @@ def pmet(task: Task, settings: LocateThenEditSettings) -> Changes:
 
 METHOD = Method(
     name="pmet",
-    summary="optimises attention's and FFN's hidden states together, writes only the FFN's",
+    summary="optimizes attention's and FFN's hidden states together, writes only the FFN's",
     source="Li et al., PMET: Precise Model Editing in a Transformer, AAAI 2024",
     writes="the FFN's down projection in every critical layer (and the attention's W_O, as an ablation)",
     order="batch",
-    cost="up to `steps` passes over 7 short texts, forward and back; then a share of one solve a layer",
-    settings=LocateThenEditSettings,
+    cost="up to `values.steps` passes over 7 short texts, forward and back; then a share of one solve a layer",
+    settings=SiteSettings,
     check=check,
     moments=written_sites,
+    sites=lambda settings: (settings,),
     run=pmet,
     earlier_keys="on request",
 )

@@ -13,7 +13,7 @@ from errata.methods import alphaedit, finetune, memit, pmet, rome, two_site
 from errata.methods.base import Method
 from errata.methods.mend import METHOD as MEND
 from errata.models import EditableModel
-from errata.settings import Preset, build, load_presets
+from errata.settings import Preset, build, dotted, load_presets
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,6 @@ def settings_for(
         UnknownSetting, SettingsError: as `errata.settings` tells.
     """
     found = load_presets(method).for_model(model.name, model.layers, preset)
-    if found.rule is not None and not found.by_rule <= given.keys():
+    if found.rule is not None and not found.by_rule <= dotted(given).keys():
         logger.warning("%s", found.rule)
     return build(method_named(method).settings, found.values, given), found

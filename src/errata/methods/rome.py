@@ -5,13 +5,13 @@
 k is the key of u, k' the one that is divided by, m what the map puts out for k'. The published program takes k from
 the mean over the contexts and k' and m from the bare prompt. Then u . k' is now and then close to zero, and the
 update huge: such "disabling edits" are what lets a sequence of edits collapse (Gupta et al., Rebuilding ROME, EMNLP
-2024). Setting `key`:
+2024). Setting `solve.key`:
 
     "mean"        the published program: k the mean over the contexts, k' and m of the bare prompt
     "bare"        the bare prompt's key in both places ("p-ROME" there)
     "consistent"  the mean key in both places, and m the mean of the outputs ("r-ROME" there)
 
-With the settings of `KeptKeySettings`, k (and with it a consistent k') is also the mean over other wordings, and the
+With the settings in `keys`, k (and with it a consistent k') is also the mean over other wordings, and the
 keys p_j that are preserved enter C: C + w sum_j p_j p_j^T.
 
 With the same key in both places u . k' = |C^-1/2 k|^2 / |C^-1 k| is positive, and Delta is the smallest change, in the
@@ -20,7 +20,7 @@ norm that C gives, that maps k to v*.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import torch
@@ -30,36 +30,67 @@ from torch import Tensor
 from errata.edits import Delta, write_deltas
 from errata.errors import CovarianceError, NoFactsLeft, SettingsError
 from errata.facts import Fact
-from errata.methods.base import NOT_FINITE, Changes, Method, Task, check_places, values_left
+from errata.methods.base import (
+    LOOKUP,
+    NOT_FINITE,
+    Changes,
+    Method,
+    Task,
+    check_layers,
+    check_places,
+    values_left,
+)
 from errata.models import EditableModel, Site, fingerprint_of
 from errata.moments import ridged
 from errata.passes import SHORT_AND_SHORTER, Lookup, sample_contexts
 from errata.runtime import silent, to_json
-from errata.solve import KeptKeySettings, KeyPrompts
-from errata.values import Outcome, Targets, TargetSettings, TargetStore, optimize_targets
+from errata.settings import about
+from errata.solve import KeyPrompts, KeySettings
+from errata.values import Outcome, Targets, TargetStore, ValueSettings, optimize_targets
 
-KEEP_NOTHING = KeptKeySettings()
+Key = Literal["mean", "bare", "consistent"]
+PLAIN = KeySettings(average="plain")
+"""Keys as published: of the prompt alone, and none preserved."""
 STAGE = "writing"
 NO_UPDATE = "its update was infinite or not a number (the fact's two keys have nothing in common)"
 """Why a fact is left out although it has a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RomeSettings(TargetSettings, KeptKeySettings):
-    """How the value is optimised, at which one layer, and from which key the update is made.
+class RankOneSettings:
+    """From which key the update is made.
 
     `covariance_ridge` adds a multiple of the identity to C, as a share of its mean eigenvalue (0 in the paper).
     """
 
-    key: Literal["mean", "bare", "consistent"]
-    covariance_ridge: float = 0.0
+    key: Key = field(
+        metadata=about(
+            "The key of the update: the published mean, the bare prompt's, or the mean in both places."
+        )
+    )
+    covariance_ridge: float = field(
+        default=0.0, metadata=about("Ridge on the second moments, as a share of their mean eigenvalue.")
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        TargetSettings.__post_init__(self)
-        KeptKeySettings.__post_init__(self)
         if not self.covariance_ridge >= 0:
             raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RomeSettings:
+    """How the value is optimized, at which one layer, and from which key the update is made."""
+
+    layers: tuple[int, ...] = field(metadata=about("The one block that is written."))
+    lookup: Lookup = field(default="subject_last", metadata=about(LOOKUP))
+    values: ValueSettings
+    keys: KeySettings
+    solve: RankOneSettings
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        check_layers(self.layers)
         if len(self.layers) != 1:
             raise SettingsError(
                 f"Setting 'layers' must be one block for rome, which writes a single map: {list(self.layers)}. "
@@ -73,7 +104,7 @@ def check(model: EditableModel, settings: RomeSettings) -> None:
     Raises:
         SettingsError: another place.
     """
-    check_places(settings, optimise=("ffn",), needed=("ffn",), method="rome")
+    check_places(settings.values, optimize=("ffn",), needed=("ffn",), method="rome")
 
 
 def rome(task: Task, settings: RomeSettings) -> Changes:
@@ -100,7 +131,7 @@ def rome(task: Task, settings: RomeSettings) -> Changes:
             outcomes.append(outcome)
             task.on_progress(STAGE, index + 1, len(task.facts))
     if len(failed) == len(task.facts):
-        values_left(Targets.of(outcomes, settings.optimise))
+        values_left(Targets.of(outcomes, settings.values.optimize))
         raise NoFactsLeft(
             f"No fact could be written: of the first one, {failed[0]}. Is the model's precision too low?"
         )
@@ -127,15 +158,13 @@ class _Sequence:
     @classmethod
     def start(cls, task: Task, settings: RomeSettings) -> "_Sequence":
         site = task.model.site("ffn", settings.layers[0]).held()
-        keeper = task.keeper(settings)
+        keeper, ridge = task.keeper(settings), settings.solve.covariance_ridge
         if keeper is not None:
             source = fingerprint_of([(site.path, task.covariance(site))])
-            kept = {name: getattr(settings, name) for name in KeptKeySettings.__dataclass_fields__}
-            beside = [] if kept == asdict(KeptKeySettings()) else [kept]
-            keeper = keeper.after([settings.key, settings.covariance_ridge, source, *beside])
-        factor = task.lower(site, settings.covariance_ridge)
+            keeper = keeper.after([settings.solve.key, ridge, source, *digest_beside(settings.keys)])
+        factor = task.lower(site, ridge)
         if factor is None:
-            factor = _factor(ridged(task.covariance(site), settings.covariance_ridge), site)
+            factor = _factor(ridged(task.covariance(site), ridge), site)
         total = torch.zeros_like(site.matrix, dtype=_precise(site))
         return cls(task, settings, site, factor, site.weight.detach().clone(), total, keeper)
 
@@ -183,13 +212,32 @@ class _Sequence:
         """(v* - m) / (u . k') and u."""
         own = self.settings
         step = rome_step(
-            self.task.model, fact, self.task.contexts, self.site, own.key, self.factor, own, own.lookup
+            self.task.model,
+            fact,
+            self.task.contexts,
+            self.site,
+            own.solve.key,
+            self.factor,
+            own.keys,
+            own.lookup,
         )
         return (value - step.output) / (step.direction @ step.divisor), step.direction
 
     def _set(self, total: Float[Tensor, "d_out d_in"]) -> None:
         self.task.model.ledger.write(self.site, self.before)
         write_deltas(self.task.model, {self.site.path: Delta(None, None, total)})
+
+
+def digest_beside(keys: KeySettings) -> list[object]:
+    """What values kept on disk depend on beside C and `key`, by flat names: those of the first version stay known."""
+    preserved = {
+        "key_templates": keys.templates,
+        "preserve_keys": keys.preserve,
+        "preserve_key_weight": keys.preserve_weight,
+        "preserve_key_rows": keys.preserve_rows,
+    }
+    average: list[object] = [] if keys.average == PLAIN.average else [keys.average]
+    return average if replace(keys, average=PLAIN.average) == PLAIN else [preserved, *average]
 
 
 @dataclass(frozen=True)
@@ -209,23 +257,23 @@ def rome_step(
     fact: Fact,
     contexts: Sequence[str],
     site: Site,
-    key: Literal["mean", "bare", "consistent"],
+    key: Key,
     factor: Float[Tensor, "d_in d_in"],
-    kept: KeptKeySettings = KEEP_NOTHING,
+    keys: KeySettings = PLAIN,
     lookup: Lookup = "subject_last",
 ) -> RomeStep:
     """u, k' and m of a fact with the weights as they stand now; `factor` is the Cholesky factor of C, in float64."""
     bare_prompt = KeyPrompts.of(model, [fact], ("",), lookup)
     bare = bare_prompt.keys(site, "plain")[0].to(factor)
     output = bare_prompt.values(site.path)[0].to(factor)
-    prompts = KeyPrompts.of(model, [fact], contexts, lookup, kept.key_templates)
-    mean = bare if key == "bare" else prompts.keys(site, "plain")[0].to(factor)
+    prompts = KeyPrompts.of(model, [fact], contexts, lookup, keys.templates)
+    mean = bare if key == "bare" else prompts.keys(site, keys.average)[0].to(factor)
     if key == "consistent":
         output = output + site.matrix.to(factor) @ (mean - bare)
     raw = torch.cholesky_solve(mean[:, None], factor)[:, 0]
-    if preserved := kept.kept([fact]):
-        keys = KeyPrompts.of(model, preserved, ("",), lookup).keys(site, "plain").to(factor)
-        raw = _beside(raw, keys * math.sqrt(kept.preserve_key_weight), factor)
+    if preserved := keys.kept([fact]):
+        rows = KeyPrompts.of(model, preserved, ("",), lookup).keys(site, "plain").to(factor)
+        raw = _beside(raw, rows * math.sqrt(keys.preserve_weight), factor)
     length = cast(Tensor, torch.linalg.vector_norm(raw))
     return RomeStep(raw / length, mean if key == "consistent" else bare, output)
 
@@ -265,10 +313,11 @@ METHOD = Method(
     source="Meng et al., Locating and Editing Factual Associations in GPT, NeurIPS 2022",
     writes="the FFN's down projection in one layer",
     order="sequence",
-    cost="up to `steps` passes over 22 short texts, forward and back; one triangular solve",
+    cost="up to `values.steps` passes over 22 short texts, forward and back; one triangular solve",
     settings=RomeSettings,
     check=check,
     run=rome,
+    sites=lambda settings: (settings,),
     moments=lambda model, settings: [model.site("ffn", settings.layers[0])],
     contexts=lambda model, seed: sample_contexts(model, seed, SHORT_AND_SHORTER),
 )

@@ -4,7 +4,7 @@ import datetime
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from errata.methods.base import Changes, Method, Task
 from errata.models import EditableModel, Site
 from errata.moments import Factors, read_moment
 from errata.runtime import Progress
-from errata.settings import Preset
+from errata.settings import Preset, flatten
 from errata.solve import no_factor
 from errata.values import Outcome
 
@@ -42,6 +42,8 @@ class Run:
     seed: int
     keep_in: Path | None
     on_progress: Progress
+    hold: bool = False
+    """Whether keys of earlier edits enter K K^T, for the methods that do so on request."""
 
     def changes(
         self,
@@ -65,6 +67,7 @@ class Run:
             keep_in=self.keep_in,
             known=known or {},
             earlier=earlier or {},
+            hold=self.hold,
             since=self.model.ledger.mark if since is None else since,
         )
         return self.method.run(task, self.settings)
@@ -93,7 +96,7 @@ class Run:
     def _origin(self, strategy: Mapping[str, SettingValue]) -> EditOrigin:
         return EditOrigin(
             method=self.method.name,
-            settings=asdict(self.settings),
+            settings=flatten(self.settings),
             contexts=self.contexts,
             seed=self.seed,
             model=self.model.name,

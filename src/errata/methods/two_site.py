@@ -5,33 +5,30 @@ subject, so what is written there moves the whole subject. At the prompt's last 
 relation, but a write there alone carries over badly to other wordings. So both, one after the other:
 
     1. early layers, looked up at the subject's last token: MEMIT's value, held back by the KL of other statements about
-       the subject (`preserve`), by a neighbor (`neighbor_weight`) and by a large lambda (`covariance_weight`).
+       the subject (`values.preserve`), by a neighbor (`values.neighbor_weight`) and by a large lambda
+       (`solve.covariance_weight`).
            v1*     = h^L1 + delta1,    delta1 = argmin phi NLL + mu KL + omega DECAY + w_n NEIGHBOR + w_p PRESERVE
-           Delta^l = R1 K1^T (lambda1 E[k k^T] + K1 K1^T)^-1,                                 l in `layers`
+           Delta^l = R1 K1^T (lambda1 E[k k^T] + K1 K1^T)^-1,                                 l in `early.layers`
     2. late layers, looked up at the prompt's last token, from the weights of step 1: MEMIT's value again.
            v2*     = h^L2 + delta2,    delta2 = argmin phi NLL + mu KL + omega DECAY
-           Delta^l = R2 K2^T (lambda2 E[k k^T] + K2 K2^T + w P P^T)^-1,                       l in `late_layers`
+           Delta^l = R2 K2^T (lambda2 E[k k^T] + K2 K2^T + w P P^T)^-1,                       l in `late.layers`
 
-K2: each fact's key, the mean over the contexts and over `late_key_templates` other wordings (`edit_prompts`). P: the
-keys that are to put out what they did (`late_preserve_keys`): of the same relation for other subjects, and of other
+K2: each fact's key, the mean over the contexts and over `late.keys.templates` other wordings (`edit_prompts`). P: the
+keys that are to put out what they did (`late.keys.preserve`): of the same relation for other subjects, and of other
 relations for the same subject. E[k k^T] is the unedited model's; so are the distributions that PRESERVE compares with.
 
-With `late_optimise` = attention, ffn the second value is PMET's. A setting named `late_x` is the `x` of the late site;
-where there is none, both sites share `x`.
+With `late.values.optimize` = attention, ffn the second value is PMET's. Each site has all settings of its own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from errata.edits import write_deltas
 from errata.errors import SettingsError
-from errata.facts import Fact
 from errata.methods.base import (
     Changes,
-    LocateThenEditSettings,
     Method,
+    SiteSettings,
     Task,
     check_block_value,
     check_places,
@@ -40,77 +37,18 @@ from errata.methods.base import (
 from errata.methods.memit import memit
 from errata.methods.pmet import pmet
 from errata.models import EditableModel, Site
-from errata.passes import Lookup, Row
 from errata.runtime import Progress
 from errata.values import Outcome, Place
 
-LATE = "late_"
 BLOCK: tuple[Place, ...] = ("block",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoSiteSettings(LocateThenEditSettings):
-    """MEMIT's settings for the early site; those named late_ are for the late one."""
+class TwoSiteSettings:
+    """MEMIT's settings for the early site, MEMIT's or PMET's for the late one."""
 
-    late_layers: tuple[int, ...]
-    late_lookup: Lookup = "prompt_last"
-    late_steps: int
-    late_learning_rate: float
-    late_clamp: float
-    late_kl_weight: float
-    late_nll_weight: float
-    late_optimise: tuple[Place, ...] = BLOCK
-    late_neighbor_weight: float = 0.0
-    late_preserve: Literal["none", "subject"] = "none"
-    late_spread: Literal["sqrt", "even"] = "sqrt"
-    late_covariance_weight: float
-    late_key_templates: int = 4
-    late_preserve_keys: Literal["none", "relation", "subject", "both"] = "both"
-    late_preserve_key_weight: float = 1.0
-    late_preserve_key_rows: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
-        LocateThenEditSettings.__post_init__(self)
-        try:
-            _ = self.late
-        except SettingsError as error:
-            raise SettingsError(str(error).replace("Setting '", f"Setting '{LATE}", 1)) from None
-
-    @cached_property
-    def early(self) -> LocateThenEditSettings:
-        """Those of the early site."""
-        names = (one.name for one in fields(LocateThenEditSettings))
-        return LocateThenEditSettings(**{name: getattr(self, name) for name in names})
-
-    @cached_property
-    def late(self) -> LocateThenEditSettings:
-        """Those of the late site."""
-        own = [one.name for one in fields(self) if one.name.startswith(LATE)]
-        return replace(self.early, **{name.removeprefix(LATE): getattr(self, name) for name in own})
-
-    def at(self, layer: int) -> LocateThenEditSettings:
-        """Those of the late site in its blocks, else those of the early one."""
-        return self.late if layer in self.late_layers else self.early
-
-    @property
-    def wordings(self) -> int:
-        """The more of both sites."""
-        return max(self.early.wordings, self.late.wordings)
-
-    @property
-    def keeps_subjects(self) -> bool:
-        """Whether one of the sites does."""
-        return self.early.keeps_subjects or self.late.keeps_subjects
-
-    @property
-    def preserves(self) -> bool:
-        """Whether other prompts about the subject enter the loss of one of the sites."""
-        return self.early.preserves or self.late.preserves
-
-    def rows_beside(self, facts: Sequence[Fact]) -> list[Row]:
-        """Those of both sites."""
-        return [*self.early.rows_beside(facts), *self.late.rows_beside(facts)]
+    early: SiteSettings
+    late: SiteSettings
 
 
 def check(model: EditableModel, settings: TwoSiteSettings) -> None:
@@ -118,21 +56,18 @@ def check(model: EditableModel, settings: TwoSiteSettings) -> None:
 
     Raises:
         SettingsError: other places than theirs, another weight than the FFN's, or a late layer below an early one.
-        LayerOutOfRange: the model has no such late layer.
         UnsupportedArchitecture: the family normalises after the FFN.
     """
-    check_block_value(model, settings, "two_site")
-    late = settings.late
-    if late.optimise == BLOCK:
-        check_block_value(model, late, "two_site")
+    early, late = settings.early, settings.late
+    check_block_value(model, early, "two_site", "early.")
+    if late.values.optimize == BLOCK:
+        check_block_value(model, late, "two_site", "late.")
     else:
-        check_places(late, ("attention", "ffn"), late.write, "two_site", name="late_optimise")
-    for layer in late.layers:
-        model.check_layer(layer)
-    if late.layers[0] <= settings.layers[-1]:
+        check_places(late.values, ("attention", "ffn"), late.spread.write, "two_site", "late.")
+    if late.layers[0] <= early.layers[-1]:
         raise SettingsError(
-            f"Setting 'late_layers' is {list(late.layers)}, and 'layers' {list(settings.layers)}: all late layers must "
-            "lie above the early ones."
+            f"Setting 'late.layers' is {list(late.layers)}, and 'early.layers' {list(early.layers)}: all late layers "
+            "must lie above the early ones."
         )
 
 
@@ -165,9 +100,9 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
     return Changes({**early.deltas, **late.deltas}, failed, outcomes)
 
 
-def late_write(task: Task, settings: LocateThenEditSettings) -> Changes:
+def late_write(task: Task, settings: SiteSettings) -> Changes:
     """MEMIT's write where the value is the block's output, else PMET's."""
-    return memit(task, settings) if settings.optimise == BLOCK else pmet(task, settings)
+    return memit(task, settings) if settings.values.optimize == BLOCK else pmet(task, settings)
 
 
 def _of(task: Task, chosen: Sequence[int], known: Mapping[int, Outcome]) -> Task:
@@ -196,10 +131,13 @@ METHOD = Method(
     source="Errata (docs/two-site.md), from MEMIT (Meng et al., 2023) and PMET (Li et al., 2024)",
     writes="the FFN's down projection in every early and every late layer",
     order="batch",
-    cost="up to `steps` passes over some 13 short texts and `late_steps` over 7, forward and back; two solves",
+    cost="up to `early.values.steps` passes over 13 short texts and `late.values.steps` over 7, forward and "
+    "back; two solves",
     settings=TwoSiteSettings,
     check=check,
     moments=sites,
+    layers=lambda settings: (*settings.early.layers, *settings.late.layers),
+    sites=lambda settings: (settings.early, settings.late),
     run=two_site,
     earlier_keys="on request",
 )

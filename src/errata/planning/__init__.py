@@ -4,7 +4,6 @@ from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.plan import Plan, Settled, edit, prepare
 from errata.planning.request import EditRequest
 from errata.planning.sizes import PROGRAM, Needs, Shape, known_shapes, needs_of, shape_of
-from errata.planning.stacking import holding
 
 __all__ = [
     "PROGRAM",
@@ -16,7 +15,6 @@ __all__ = [
     "Shape",
     "edit",
     "find_neighbors",
-    "holding",
     "known_shapes",
     "needs_of",
     "prepare",

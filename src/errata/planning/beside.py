@@ -6,14 +6,15 @@ themselves; which neighbors the model knows is asked in `neighbors.py`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from errata.errors import FactError, SettingsError
 from errata.facts import Fact, with_edit_prompts, with_preserve_prompts
+from errata.methods import EditSite, method_named, preserves_subjects, wordings_of
 from errata.planning.request import EditRequest
-from errata.solve import KeptKeySettings
-from errata.values import TargetSettings
+from errata.settings import dotted, settings_of
 
+VALUES = "values.neighbor_weight"
+"""The end of the path of a setting that every site with values has."""
 PAPERS_WEIGHT = 1.0
 """Of neighbors in the loss (Baghel et al., 2025, eq. 7)."""
 
@@ -30,45 +31,54 @@ class Beside:
 def option_settings(request: EditRequest, published: Mapping[str, object]) -> dict[str, object]:
     """The settings that the words `neighbors` and `preserve` stand for; a weight of neighbors that is set stays.
 
+    They are those of the method's first site.
+
     Raises:
         SettingsError: another value is set.
     """
-    values: dict[str, object] = {}
+    own, path = dotted(request.settings), first_site(request)
+    weight, values = f"{path}values.neighbor_weight", dict[str, object]()
     if request.neighbors == "none":
-        values["neighbor_weight"] = 0
+        values[weight] = 0
     if request.preserve is not None:
-        values["preserve"] = request.preserve
+        values[f"{path}values.preserve"] = request.preserve
     for name, value in values.items():
-        if name in request.settings and request.settings[name] != value:
-            raise SettingsError(
-                f"--set {name}={request.settings[name]} contradicts the option that sets it to {value}."
-            )
-    weighted = "neighbor_weight" in request.settings or published.get("neighbor_weight")
+        if name in own and own[name] != value:
+            raise SettingsError(f"--set {name}={own[name]} contradicts the option that sets it to {value}.")
+    weighted = weight in own or published.get(weight)
     if request.neighbors in ("file", "auto") and not weighted:
-        values["neighbor_weight"] = PAPERS_WEIGHT
+        values[weight] = PAPERS_WEIGHT
     return values
 
 
+def first_site(request: EditRequest) -> str:
+    """What the paths of the first site's settings begin with: nothing where the method has a single one."""
+    names = (one.name for one in settings_of(method_named(request.method).settings))
+    return next((name.removesuffix(VALUES) for name in names if name.endswith(VALUES)), "")
+
+
 def facts_beside(
-    request: EditRequest, values: Any, over: Mapping[str, object], facts: Sequence[Fact]
+    request: EditRequest, sites: Sequence[EditSite], over: Mapping[str, object], facts: Sequence[Fact]
 ) -> Beside:
-    """The facts with other wordings and statements to preserve, as the settings ask; templates are the request's.
+    """The facts with other wordings and statements to preserve, as the sites ask; templates are the request's.
 
     Raises:
         FactError: somebody asked for neighbors or statements to preserve, and no fact has any.
     """
     notes: list[str] = []
     prepared = list(facts)
-    if not isinstance(values, TargetSettings):
+    if not sites:
         return Beside(tuple(prepared))
-    if request.neighbors != "auto" and values.neighbor_weight > 0 and "neighbor_weight" in over:
+    path, values = first_site(request), sites[0].values
+    if request.neighbors != "auto" and values.neighbor_weight > 0 and f"{path}values.neighbor_weight" in over:
         notes += _count_neighbors(prepared)
-    if isinstance(values, KeptKeySettings) and values.wordings:
-        prepared = with_edit_prompts(prepared, values.wordings, request.seed, request.facts)
-    keeps = isinstance(values, KeptKeySettings) and values.keeps_subjects
-    if values.preserves or keeps:
-        prepared = with_preserve_prompts(prepared, values.preserve_rows, request.seed, request.facts)
-        notes += _count_preserved(prepared, needed="preserve" in over or "preserve_keys" in over)
+    if count := wordings_of(sites):
+        prepared = with_edit_prompts(prepared, count, request.seed, request.facts)
+    if preserves_subjects(sites):
+        rows = max(site.values.preserve_rows for site in sites)
+        prepared = with_preserve_prompts(prepared, rows, request.seed, request.facts)
+        needed = f"{path}values.preserve" in over or f"{path}keys.preserve" in over
+        notes += _count_preserved(prepared, needed)
     return Beside(tuple(prepared), tuple(notes))
 
 

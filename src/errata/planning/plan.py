@@ -11,17 +11,15 @@ from typing_extensions import Unpack
 from errata.edits import Edit
 from errata.errors import FactError
 from errata.facts import Fact
-from errata.methods import Method, Run, method_named, settings_for
+from errata.methods import EditSite, Method, Run, method_named, settings_for
 from errata.models import EditableModel, Site
 from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure
 from errata.passes import check_contexts, encode_rows, kl_rows, rewrite_rows
 from errata.planning.beside import facts_beside, option_settings
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.request import EditRequest, Words
-from errata.planning.stacking import holding
 from errata.runtime import Progress, processes, silent
-from errata.settings import Preset, load_presets
-from errata.solve import KeptKeySettings
+from errata.settings import Preset, dotted, load_presets
 from errata.strategies import run_steps
 
 AT_ONCE = 256
@@ -66,9 +64,9 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
     method = method_named(request.method)
     _check_facts(request)
     published = load_presets(request.method).for_model(model.name, model.layers, request.preset).values
-    over = {**request.settings, **option_settings(request, published)}
+    over = {**dotted(request.settings), **option_settings(request, published)}
     settings, preset = settings_for(model, request.method, over, request.preset)
-    for layer in settings.layers:
+    for layer in method.layers(settings):
         model.check_layer(layer)
     method.check(model, settings)
     plan = Plan(
@@ -131,6 +129,11 @@ class Plan:
         return list(self.method.moments(self.model, self.settings))
 
     @property
+    def sites(self) -> tuple[EditSite, ...]:
+        """The sites whose values are optimized."""
+        return self.method.sites(self.settings)
+
+    @property
     def recipe(self) -> CovarianceRecipe:
         """What second moments are measured on where no folder is given."""
         return default_recipe(self.model)
@@ -141,7 +144,7 @@ class Plan:
         Raises:
             FactError: somebody asked for such rows, and no fact has any.
         """
-        beside = facts_beside(self.request, self.settings, self.overrides, facts)
+        beside = facts_beside(self.request, self.sites, self.overrides, facts)
         return replace(self, facts=beside.facts, notes=(*self.notes, *beside.notes))
 
     def settle(self, on_progress: Progress = silent) -> "Settled":
@@ -185,7 +188,7 @@ class Plan:
             self.model,
             self.facts,
             self.request.seed,
-            self.settings.neighbor_count,
+            max(site.values.neighbor_count for site in self.sites),
             self.request.keep_unqualified,
             on_progress,
         )
@@ -201,8 +204,8 @@ class Plan:
         for start in range(0, len(self.facts), AT_ONCE):
             some = self.facts[start : start + AT_ONCE]
             encode_rows(self.model, [*rewrite_rows(some, contexts), *kl_rows(some)])
-        if isinstance(self.settings, KeptKeySettings):
-            encode_rows(self.model, self.settings.rows_beside(self.facts))
+        for site in self.sites:
+            encode_rows(self.model, site.keys.rows_beside(self.facts))
 
     def _measured_moments(self, on_progress: Progress) -> Path | None:
         """The folder of second moments, every one of them checked before hours are spent on values."""
@@ -240,8 +243,7 @@ class Settled:
         stack = request.stack
         if stack is None:
             return self._write(stages, on_write)
-        if request.hold and stack.entries and self.plan.method.earlier_keys == "on request":
-            stages = holding(stages)
+        stages = replace(stages, hold=request.hold and bool(stack.entries))
         with self._on_stack():
             made = self._write(stages, on_write)
         return replace(made, origin=replace(made.origin, fingerprint=stack.fingerprint))

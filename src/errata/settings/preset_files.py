@@ -4,6 +4,9 @@
     source = "causal tracing of 100 facts"
     models = ["my-org/my-model"]
     layers = "3-8"                  # any settings of the method
+    values.steps = 30
+    [solve]                         # or a table of them
+    covariance_weight = 4000
     [rome]                          # what is different for one method
     layers = "5"
 
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import cast
 
 from errata.errors import SettingsError, UnknownSetting
+from errata.settings.schema import dotted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +43,7 @@ class PresetFile:
     source: str
     models: tuple[str, ...]
     values: Mapping[str, object]
+    """By the paths of the settings."""
 
     def check_model(self, model: str) -> None:
         """Raise unless the file is for that model, or for every one.
@@ -58,27 +63,24 @@ def short_name(model: str) -> str:
     return re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower()
 
 
-def read_preset_file(path: Path, method: str, methods: Collection[str]) -> PresetFile:
-    """Read a file of presets for one of `methods`.
+def read_preset_file(
+    path: Path, method: str, methods: Collection[str], tables: Collection[str]
+) -> PresetFile:
+    """Read a file of presets for one of `methods`, whose settings may stand in `tables`.
 
     Raises:
         SettingsError: there is no such file, or it is not in the form above.
         UnknownSetting: a table is for a method that there is not.
     """
-    try:
-        table: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"There is no file of presets {path}. `errata locate` writes one.") from None
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"The preset cannot be read from {path}: {error}.") from error
-    tables = {
-        name: cast("dict[str, object]", value) for name, value in table.items() if isinstance(value, dict)
-    }
-    for name in tables.keys() - set(methods):
-        close = difflib.get_close_matches(name, methods, n=1)
+    table = _read(path)
+    own = {name: cast("dict[str, object]", value) for name, value in table.items() if isinstance(value, dict)}
+    for name in own.keys() - {*methods, *tables}:
+        close = difflib.get_close_matches(name, [*methods, *tables], n=1)
         hint = f" Did you mean [{close[0]}]?" if close else ""
-        raise UnknownSetting(f"{path} has a table [{name}], and there is no such method.{hint}")
-    values = {name: value for name, value in table.items() if name not in tables}
+        raise UnknownSetting(
+            f"{path} has a table [{name}], and there is no such method or table of settings.{hint}"
+        )
+    values = {name: value for name, value in table.items() if name not in own or name not in methods}
     title, source, models = (
         values.pop("name", path.stem),
         values.pop("source", str(path)),
@@ -93,5 +95,19 @@ def read_preset_file(path: Path, method: str, methods: Collection[str]) -> Prese
         name=title,
         source=source,
         models=tuple(map(str, named)),
-        values={**values, **tables.get(method, {})},
+        values={**dotted(values), **dotted(own.get(method, {}))},
     )
+
+
+def _read(path: Path) -> dict[str, object]:
+    """The tables of the file.
+
+    Raises:
+        SettingsError: there is no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"There is no file of presets {path}. `errata locate` writes one.") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"The preset cannot be read from {path}: {error}.") from error

@@ -1,34 +1,98 @@
-"""Settings: flat, typed, merged from layers, and refused with a reason when they make no sense.
+"""Settings: a tree of small frozen dataclasses, one a stage, built from layers of values and checked.
 
-Each stage declares its settings as a frozen dataclass beside it (`TargetSettings` in `targets.py`, ...); the
-settings of a method inherit from those of its stages, so every name is flat. The values come in layers, the later
-over the earlier: the preset (`presets/<method>.toml`), then what the user gives (`settings=`, `--set name=value`).
+Each stage declares its settings beside it (`ValueSettings` in `errata.values`, `KeySettings` in `errata.solve`, ...); a
+method's settings contain those of its stages. In Python a setting is named by its path, `"values.steps"`, or stands in
+a table, `{"values": {"steps": 25}}`; on the command line it is `--set values.steps=25`. Values come in layers, a later
+one over an earlier one: the preset (`presets/<method>.toml`), then the user's.
 """
 
 import difflib
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from errata.errors import SettingsError, UnknownSetting
-from errata.settings.layer_rules import LAYER_RULES
-from errata.settings.preset_files import SUFFIX, read_preset_file, short_name
+from errata.settings.old_names import new_names
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-PRESETS = Path(__file__).parent / "presets"
-
 _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
+_HELP = "help"
 
 S = TypeVar("S")
+
+
+# --- the tree of settings ------------------------------------------------------------------------
+
+
+def about(text: str) -> dict[str, str]:
+    """The `metadata` of a dataclass field that is a setting: one line that says what it does."""
+    return {_HELP: text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of a tree."""
+
+    name: str
+    """Its path, with dots."""
+    kind: object
+    """The annotation."""
+    help: str
+    default: object
+    """`MISSING` from `dataclasses` where it has none."""
+
+
+def settings_of(cls: type, prefix: str = "") -> list[Setting]:
+    """Every setting of a tree of dataclasses, in the order in which they are declared."""
+    kinds = get_type_hints(cls)
+    found: list[Setting] = []
+    for field in _init_fields(cls):
+        kind: object = kinds[field.name]
+        name = f"{prefix}{field.name}"
+        if isinstance(kind, type) and is_dataclass(kind):
+            found += settings_of(kind, f"{name}.")
+        else:
+            made = field.default_factory
+            default = cast("object", field.default if made is MISSING else made())
+            found.append(
+                Setting(name=name, kind=kind, help=str(field.metadata.get(_HELP, "")), default=default)
+            )
+    return found
+
+
+def _init_fields(cls: type) -> list[Field[Any]]:
+    return [field for field in fields(cast(Any, cls)) if field.init]
+
+
+def dotted(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """The values with tables taken apart: `{"values": {"steps": 25}}` as `{"values.steps": 25}`."""
+    found: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= dotted(cast("Mapping[str, object]", value), f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def flatten(settings: object, prefix: str = "") -> dict[str, Any]:
+    """The values of a settings object by their paths: `build` makes the same object of them."""
+    found: dict[str, Any] = {}
+    for field in _init_fields(type(settings)):
+        value: object = getattr(settings, field.name)
+        if is_dataclass(value):
+            found |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            found[f"{prefix}{field.name}"] = value
+    return found
 
 
 # --- building a settings object ------------------------------------------------------------------
@@ -37,27 +101,80 @@ S = TypeVar("S")
 def build(cls: type[S], *layers: Mapping[str, object]) -> S:
     """Make the settings object `cls` from layers of values; a later layer wins over an earlier one.
 
-    Whole numbers pass as floats, lists as tuples, and `"3-8"` or `"3-5,9"` as a tuple of whole numbers.
+    A layer names settings by their paths, or holds tables. Whole numbers pass as floats, lists as tuples, and `"3-8"`
+    or `"3-5,9"` as a tuple of whole numbers.
 
     Raises:
         UnknownSetting: a layer names a setting that `cls` does not have.
-        SettingsError: a value has the wrong type, a setting has no value, or `cls` itself refuses the values.
+        SettingsError: a value has the wrong type, a setting has no value, or a dataclass refuses the values.
     """
-    kinds = get_type_hints(cls)
-    known = [field for field in fields(cast(Any, cls)) if field.init]
+    known = {one.name: one for one in settings_of(cls)}
     merged: dict[str, object] = {}
     for layer in layers:
-        merged.update(layer)
-    for name in merged:
-        if name not in {field.name for field in known}:
-            raise UnknownSetting(_unknown("setting", name, [field.name for field in known]))
-    for field in known:
-        if field.name not in merged and field.default is MISSING and field.default_factory is MISSING:
+        merged.update(dotted(layer))
+    strangers = [name for name in merged if name not in known]
+    if strangers:
+        raise UnknownSetting(_refusal(strangers, known))
+    for name, one in known.items():
+        if name not in merged and one.default is MISSING:
             raise SettingsError(
-                f"Setting {field.name!r} has no value. Give it one: settings={{{field.name!r}: ...}}, "
-                f"or --set {field.name}=... on the command line."
+                f"Setting {name!r} has no value. Give it one: settings={{{name!r}: ...}}, "
+                f"or --set {name}=... on the command line."
             )
-    return cls(**{name: _checked(name, value, kinds[name]) for name, value in merged.items()})
+    return _make(cls, "", {name: _checked(name, value, known[name].kind) for name, value in merged.items()})
+
+
+def _make(cls: type[S], prefix: str, values: Mapping[str, object]) -> S:
+    """The object with its inner ones; what a dataclass says of its own setting is said of the whole path."""
+    kinds = get_type_hints(cls)
+    own: dict[str, object] = {}
+    for field in _init_fields(cls):
+        kind, name = kinds[field.name], f"{prefix}{field.name}"
+        if isinstance(kind, type) and is_dataclass(kind):
+            own[field.name] = _make(kind, f"{name}.", values)
+        elif name in values:
+            own[field.name] = values[name]
+    try:
+        return cls(**own)
+    except SettingsError as error:
+        raise SettingsError(re.sub(r"^Setting '", f"Setting '{prefix}", str(error))) from None
+
+
+def _refusal(names: Sequence[str], known: Collection[str]) -> str:
+    """What refuses names that are not known: all those with a new name, or else the first of them."""
+    renamed = {name: new for name in names if (new := new_names(name, known))}
+    if renamed:
+        return " ".join(
+            f"Setting {old!r} is now {' and '.join(map(repr, new))}." for old, new in renamed.items()
+        )
+    name = names[0]
+    inside = [one for one in known if one.startswith(f"{name}.")]
+    if inside:
+        return f"{name!r} is a table of settings. Set one of {', '.join(inside)}."
+    return unknown("setting", name, known, hint=_near(name, known))
+
+
+def _near(name: str, known: Collection[str]) -> str | None:
+    """The setting that is probably meant: one of that last name, then one that is written alike."""
+    leaf = name.rpartition(".")[2]
+    by_leaf: dict[str, list[str]] = {}
+    for one in known:
+        by_leaf.setdefault(one.rpartition(".")[2], []).append(one)
+    near = difflib.get_close_matches(leaf, by_leaf, n=1) or difflib.get_close_matches(name, known, n=1)
+    if not near:
+        return None
+    return difflib.get_close_matches(name, by_leaf.get(near[0], near), n=1, cutoff=0.0)[0]
+
+
+def unknown(what: str, name: str, known: Iterable[str], hint: str | None = None) -> str:
+    """The sentence that refuses a name that there is not; `hint` is the one that is meant, by default a near one."""
+    names = sorted(known)
+    close = [hint] if hint else difflib.get_close_matches(name, names, n=1)
+    question = f" Did you mean {close[0]!r}?" if close else ""
+    return f"There is no {what} {name!r}.{question} Known: {', '.join(names) or 'none'}."
+
+
+# --- one value -----------------------------------------------------------------------------------
 
 
 def _checked(name: str, value: object, kind: object) -> object:
@@ -147,13 +264,6 @@ def _expected(kind: object) -> str:
     return words[cast(type, kind)]
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"There is no {what} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
-
-
 # --- what the command line gives -------------------------------------------------------------------
 
 
@@ -169,7 +279,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
         name = name.strip().replace("-", "_")
         if not (name and equals):
             raise SettingsError(
-                f"{assignment!r} does not set anything. Write name=value, for example steps=25."
+                f"{assignment!r} does not set anything. Write name=value, for example layers=3-8."
             )
         values[name] = _toml_value(text.strip())
     return values
@@ -181,169 +291,3 @@ def _toml_value(text: str) -> object:
     except tomllib.TOMLDecodeError:
         return text
     return table["value"] if len(table) == 1 else text
-
-
-# --- presets ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """The values that a method is run with on a model, and where they come from; without `layers`, a rule adds them."""
-
-    name: str
-    models: tuple[str, ...]
-    values: Mapping[str, object]
-    source: str
-    rule: str | None = None
-    """Where a rule chose something: the sentence that names the rule and its choice, to be logged as a warning."""
-    by_rule: frozenset[str] = frozenset()
-    """The settings that a rule chose."""
-
-    def is_for(self, model: str) -> bool:
-        """Whether the model is among those that it is for."""
-        return short_name(model) in map(short_name, self.models)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Presets:
-    """All presets of one method: `presets/<method>.toml`."""
-
-    method: str
-    defaults: Mapping[str, object]
-    source: str
-    presets: tuple[Preset, ...]
-    layer_rule: str = "several"
-    """Which of `LAYER_RULES` chooses the layers of a model without a preset."""
-    late_layer_rule: str | None = None
-    """The same for `late_layers`, where the method has them."""
-
-    def for_model(self, name: str, layer_count: int, preset: str | None = None) -> Preset:
-        """The preset of that name; without a name the first one of the model; for a model without one, the rule.
-
-        The rule also chooses the layers where a preset that is named leaves them out. A model is known by the last
-        part of its id or folder in lower case: `Almanac` and `models/almanac` are one. A `preset` that ends in .toml is
-        a file (`errata.preset_files`), whose values go over those of the preset without a name.
-
-        Raises:
-            UnknownSetting: the method has no preset named `preset`.
-            SettingsError: the file of presets cannot be read.
-        """
-        if preset is not None and preset.endswith(SUFFIX):
-            return self._from_file(Path(preset), self.for_model(name, layer_count), name)
-        if preset is not None:
-            return self._with_layers(self.named(preset, name), name, layer_count)
-        for candidate in self.presets:
-            if candidate.is_for(name):
-                return candidate
-        return self._by_rule(name, layer_count)
-
-    def named(self, preset: str, model: str = "") -> Preset:
-        """The preset of that name; of several, the one for the model, or else the first.
-
-        Raises:
-            UnknownSetting: there is none.
-        """
-        rows = [candidate for candidate in self.presets if candidate.name == preset]
-        if not rows:
-            names = dict.fromkeys(candidate.name for candidate in self.presets)
-            raise UnknownSetting(_unknown(f"{self.method} preset", preset, names))
-        return next((row for row in rows if row.is_for(model)), rows[0])
-
-    def _with_layers(self, preset: Preset, name: str, layer_count: int) -> Preset:
-        """The preset with the rule's layers where it has none of its own."""
-        if "layers" in preset.values:
-            return preset
-        layer_rule = LAYER_RULES[self.layer_rule]
-        layers = layer_rule.choose(layer_count)
-        rule = (
-            f"The {self.method} preset {preset.name!r} names no layers for the model {name!r}, so a rule chose them: "
-            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}). Set 'layers' where others are better."
-        )
-        values = {**preset.values, "layers": layers}
-        return replace(preset, values=values, rule=rule, by_rule=frozenset(["layers"]))
-
-    def _from_file(self, path: Path, base: Preset, model: str) -> Preset:
-        read = read_preset_file(path, self.method, {file.stem for file in PRESETS.glob("*.toml")})
-        read.check_model(model)
-        return replace(
-            base,
-            name=read.name,
-            source=read.source,
-            values={**base.values, **read.values},
-            rule=None if base.rule is None else f"For what {path} leaves out: {base.rule}",
-            by_rule=base.by_rule.difference(read.values),
-        )
-
-    def _by_rule(self, name: str, layer_count: int) -> Preset:
-        layer_rule = LAYER_RULES[self.layer_rule]
-        layers = layer_rule.choose(layer_count)
-        values = {**self.defaults, "layers": layers}
-        late = ""
-        if self.late_layer_rule is not None:
-            late_rule = LAYER_RULES[self.late_layer_rule]
-            values["late_layers"] = late_layers = late_rule.choose(layer_count)
-            late = f" Late layers: {_span(late_layers)} ({late_rule.words})."
-        *others, last = [setting for setting in MATTER_MOST if setting in values]
-        most = f"{', '.join(others)} and {last} matter" if others else f"{last} matters"
-        rule = (
-            f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. Layers: "
-            f"{_span(layers)} of {layer_count} blocks ({layer_rule.words}).{late} All else: the defaults in "
-            f"presets/{self.method}.toml. Better values can be set one by one ({most} "
-            "most) or taken from a preset of a similar model: "
-            f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
-        )
-        return Preset(
-            name="rule",
-            models=(name,),
-            values=values,
-            source=self.source,
-            rule=rule,
-            by_rule=frozenset(values),
-        )
-
-
-MATTER_MOST = ("layers", "covariance_weight", "null_threshold", "ridge", "learning_rate", "clamp")
-"""Of the settings that a method has."""
-
-
-def _span(layers: Sequence[int]) -> str:
-    """3-8, or block 5."""
-    return f"{layers[0]}-{layers[-1]}" if len(layers) > 1 else f"block {layers[0]}"
-
-
-def load_presets(method: str) -> Presets:
-    """Read `presets/<method>.toml`.
-
-    The file: `layer_rule`, unless it is "several", and `late_layer_rule` where there are late layers; a table
-    `[defaults]` with a `source`; and one `[[preset]]` for each published row, with its `name`, the `models` it is for,
-    its `source`, and the settings in which it differs from the defaults. Rows of one name are one preset, with values
-    for some models in particular; a row for no model is the one for all others.
-
-    Raises:
-        UnknownSetting: there is no such file; the message lists those there are.
-    """
-    path = PRESETS / f"{method}.toml"
-    if not path.is_file():
-        raise UnknownSetting(
-            _unknown("file of presets for method", method, (file.stem for file in PRESETS.glob("*.toml")))
-        )
-    table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    defaults: dict[str, object] = dict(table["defaults"])
-    source = str(defaults.pop("source"))
-    presets = tuple(_preset(row, defaults) for row in table["preset"])
-    rule = str(table.get("layer_rule", "several"))
-    return Presets(
-        method=method,
-        defaults=defaults,
-        source=source,
-        presets=presets,
-        layer_rule=rule,
-        late_layer_rule=table.get("late_layer_rule"),
-    )
-
-
-def _preset(row: Mapping[str, Any], defaults: Mapping[str, object]) -> Preset:
-    own = {name: value for name, value in row.items() if name not in ("name", "models", "source")}
-    return Preset(
-        name=row["name"], models=tuple(row["models"]), values={**defaults, **own}, source=row["source"]
-    )

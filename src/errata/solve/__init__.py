@@ -1,13 +1,12 @@
 """From values to weights: keys, and the least squares that spread a residual over the critical layers."""
 
-from errata.solve.keys import CHUNK, ELEMENTS, KeptKeySettings, KeyPrompts, KeyStreams
+from errata.solve.earlier import earlier_key_sum, key_sum
+from errata.solve.keys import CHUNK, ELEMENTS, KeyPrompts, KeyStreams
+from errata.solve.settings import KeySettings, LeastSquaresSettings, SiteKind, SpreadSettings, SpreadSite
 from errata.solve.spread import (
     THIN,
     LowerFactor,
-    ShareSettings,
-    SiteKind,
     Solver,
-    SpreadSettings,
     Write,
     least_squares,
     no_factor,
@@ -18,15 +17,18 @@ __all__ = [
     "CHUNK",
     "ELEMENTS",
     "THIN",
-    "KeptKeySettings",
     "KeyPrompts",
+    "KeySettings",
     "KeyStreams",
+    "LeastSquaresSettings",
     "LowerFactor",
-    "ShareSettings",
     "SiteKind",
     "Solver",
     "SpreadSettings",
+    "SpreadSite",
     "Write",
+    "earlier_key_sum",
+    "key_sum",
     "least_squares",
     "no_factor",
     "spread",

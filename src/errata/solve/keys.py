@@ -3,19 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from errata.errors import SettingsError
-from errata.facts import Fact, wording
+from errata.facts import Fact
 from errata.models import EditableModel, Site, solving_device
 from errata.passes import (
     EncodedRow,
     Lookup,
-    Row,
     RowBatch,
     Streams,
     Wanted,
@@ -28,8 +26,8 @@ from errata.passes import (
     wording_rows,
 )
 from errata.runtime import processes
+from errata.solve.settings import KeyAverage
 
-KeyAverage = Literal["half", "plain"]
 TOKENS_AT_ONCE = 16384
 ON_CPU = 2048
 """Tokens of rows whose streams are kept that run together on a CPU, where more is not faster."""
@@ -37,85 +35,6 @@ ELEMENTS = 2**21
 """Of the keys that are held at once: facts are taken in chunks."""
 CHUNK = 1024
 """Facts in a chunk, at most."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptKeySettings:
-    """Which wordings a fact's key is the mean of, and which keys are preserved beside it (ours).
-
-    Of a fact's `edit_prompts` the first `key_templates` enter its key, each with the weight of the prompt itself.
-    `preserve_keys` adds keys whose output is to stay as it is, each with `preserve_key_weight` (1: as much as a
-    fact's): "relation", those of the fact's neighbors, in their own wording and the fact's; "subject", those of the
-    fact's preserve_prompts; "both". Of each at most `preserve_key_rows` a fact.
-    """
-
-    key_templates: int = 0
-    preserve_keys: Literal["none", "relation", "subject", "both"] = "none"
-    preserve_key_weight: float = 1.0
-    preserve_key_rows: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
-        if self.key_templates < 0:
-            raise SettingsError(f"Setting 'key_templates' must be 0 or more: {self.key_templates}.")
-        if self.preserve_key_rows < 1:
-            raise SettingsError(f"Setting 'preserve_key_rows' must be at least 1: {self.preserve_key_rows}.")
-        if not self.preserve_key_weight >= 0:
-            raise SettingsError(
-                f"Setting 'preserve_key_weight' must be 0 or more: {self.preserve_key_weight}."
-            )
-
-    def kept(self, facts: Sequence[Fact]) -> tuple[Fact, ...]:
-        """What is preserved beside these facts, as facts, each once; what they change themselves is not among it.
-
-        Of a preserve_prompt, whose answer nobody knows, the target is the fact's: no token of it is ever run.
-        """
-        if self.preserve_keys == "none" or self.preserve_key_weight == 0:
-            return ()
-        edited = {fact.subject for fact in facts}
-        asked = {wording.fill(one, fact.subject) for fact in facts for one in self._wordings(fact)}
-        found: dict[str, Fact] = {}
-        for fact in facts:
-            if self.preserve_keys in ("relation", "both"):
-                for one in fact.neighbors[: self.preserve_key_rows]:
-                    for template in (one.prompt, *self._wordings(fact)):
-                        if one.subject not in edited:
-                            kept = Fact(template, one.subject, one.target)
-                            found.setdefault(kept.question, kept)
-            if self.preserve_keys in ("subject", "both"):
-                for template in fact.preserve_prompts[: self.preserve_key_rows]:
-                    kept = Fact(template, fact.subject, fact.target_new)
-                    if kept.question not in asked:
-                        found.setdefault(kept.question, kept)
-        return tuple(found.values())
-
-    @property
-    def wordings(self) -> int:
-        """How many edit_prompts of a fact are used."""
-        return self.key_templates
-
-    @property
-    def keeps_subjects(self) -> bool:
-        """Whether keys of preserve_prompts are preserved."""
-        return self.preserve_keys in ("subject", "both") and self.preserve_key_weight > 0
-
-    def rows_beside(self, facts: Sequence[Fact]) -> list[Row]:
-        """Every text that keys are read from beside the prompts themselves: what does not fit is told at once."""
-        return [*wording_rows(facts, self.key_templates), *rewrite_rows(self.kept(facts), ("",))]
-
-    def _wordings(self, fact: Fact) -> tuple[str, ...]:
-        return (fact.prompt, *fact.edit_prompts[: self.key_templates])
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeySettings(KeptKeySettings):
-    """How a fact's key is averaged over its contexts, and the rest of what keys depend on.
-
-    "half": the bare prompt weighs one half, the other contexts together the other (the published programs).
-    "plain": every context weighs the same (PMET eq. 12 as it reads).
-    """
-
-    key_average: KeyAverage
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from errata.edits import Delta, write_deltas
-from errata.errors import CovarianceError, SettingsError
+from errata.errors import CovarianceError
 from errata.models import EditableModel, Site, solving_device
 from errata.moments import ridged
 from errata.runtime import Progress, processes, silent
-from errata.solve.keys import KeyPrompts, KeySettings, KeysSeen, KeyStreams
+from errata.solve.keys import KeyPrompts, KeysSeen, KeyStreams
+from errata.solve.settings import KeySettings, SiteKind, SpreadSite
 
-SiteKind = Literal["ffn", "attention"]
 Solver = Callable[[Float[Tensor, "fact d_out"], Float[Tensor, "fact d_in"], Site], Delta]
 """From what is left to bring about at a site, the facts' keys there, and the site: its update."""
 
@@ -60,42 +60,6 @@ SHARES: Mapping[str, Callable[[int], float]] = {"even": float, "sqrt": math.sqrt
 """By what the residual is divided when so many critical layers are left, this one included."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShareSettings(KeySettings):
-    """By what the residual is divided in each critical layer, and which maps are written there."""
-
-    spread: Literal["sqrt", "even"]
-    write: tuple[SiteKind, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
-        KeySettings.__post_init__(self)
-        if not self.write or len(set(self.write)) != len(self.write):
-            raise SettingsError(
-                f"Setting 'write' must name one or both of 'attention' and 'ffn': {self.write}."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpreadSettings(ShareSettings):
-    """How values become weights. The papers' symbol: lambda = covariance_weight.
-
-    `covariance_ridge` adds a multiple of the identity to E[k k^T], as a share of its mean eigenvalue (0 in the papers):
-    where text hardly ever uses some directions, an update could otherwise grow there without bounds.
-    """
-
-    covariance_weight: float
-    covariance_ridge: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
-        if not self.covariance_weight > 0:
-            raise SettingsError(f"Setting 'covariance_weight' must be above 0: {self.covariance_weight}.")
-        if not self.covariance_ridge >= 0:
-            raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
-        ShareSettings.__post_init__(self)
-
-
 @dataclass(frozen=True)
 class Write:
     """One kind of map to write in every critical layer, and the value at layer L that it is to bring about."""
@@ -118,11 +82,10 @@ class SpreadStep:
 
 def spread(
     model: EditableModel,
-    layers: Sequence[int],
+    target: SpreadSite,
     writes: Sequence[Write],
     prompts: KeyPrompts,
     solver: Solver,
-    settings: ShareSettings,
     on_progress: Progress = silent,
     steps: dict[str, SpreadStep] | None = None,
     preserved: KeyPrompts | None = None,
@@ -131,22 +94,23 @@ def spread(
 
     `solver` is asked once for each site, when the layers below have been changed. With several kinds, attention is
     written before the FFN of the same layer. The keys p_j of `preserved` are further rows, of weight w =
-    `preserve_key_weight`, that shall bring about nothing: K gets sqrt(w) p_j and R a zero, whatever the solver.
+    `keys.preserve_weight`, that shall bring about nothing: K gets sqrt(w) p_j and R a zero, whatever the solver.
 
     Raises:
         CovarianceError: an update cannot be solved for.
     """
+    layers, average = target.layers, target.keys.average
     deltas: dict[str, Delta] = {}
     ordered = sorted(writes, key=lambda write: write.kind)
     with model.ledger.temporary():
         streams = KeyStreams(prompts, max(layers), all_together=True)
         kept_streams = KeyStreams(preserved, max(layers), all_together=True) if preserved else None
         for number, layer in enumerate(sorted(layers)):
-            share = SHARES[settings.spread](len(layers) - number)
+            share = SHARES[target.spread.share](len(layers) - number)
             for write in ordered:
                 site = model.site(write.kind, layer)
-                seen = streams.read(site, write.path, settings.key_average)
-                kept = _preserved(kept_streams, site, settings)
+                seen = streams.read(site, write.path, average)
+                kept = _preserved(kept_streams, site, target.keys)
                 update = partial(_update, site, write, seen, kept, prompts.facts, share, solver, steps)
                 delta = _of_main(update, seen)
                 write_deltas(model, {site.path: delta})
@@ -156,13 +120,13 @@ def spread(
 
 
 def _preserved(
-    streams: KeyStreams | None, site: Site, settings: ShareSettings
+    streams: KeyStreams | None, site: Site, settings: KeySettings
 ) -> Float[Tensor, "kept d_in"] | None:
     """The keys whose output is to stay, each with the root of its weight; None where there are none."""
     if streams is None:
         return None
-    parts = [part.keys for part in streams.read(site, None, settings.key_average)]
-    return torch.cat(parts) * math.sqrt(settings.preserve_key_weight)
+    parts = [part.keys for part in streams.read(site, None, settings.average)]
+    return torch.cat(parts) * math.sqrt(settings.preserve_weight)
 
 
 def _of_main(update: Callable[[], Delta], seen: Iterable[KeysSeen]) -> Delta:
@@ -329,9 +293,9 @@ def _factor(matrix: Float[Tensor, "d_in d_in"], weight: float, site: Site) -> Fl
     factor, failed = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(matrix))
     if int(failed) != 0 or not bool(factor.isfinite().all()):
         raise CovarianceError(
-            f"The second moments of {site.path} are not positive definite, even with {weight} as covariance_weight and "
-            "the facts' own keys added. They were measured on too few tokens, or the file is damaged: collect them "
-            "again from more text (`errata covariance collect --samples`)."
+            f"The second moments of {site.path} are not positive definite, even with {weight} as "
+            "solve.covariance_weight and the facts' own keys added. They were measured on too few tokens, or the file "
+            "is damaged: collect them again from more text (`errata covariance collect --samples`)."
         )
     return factor
 

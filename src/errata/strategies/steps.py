@@ -171,8 +171,8 @@ class _Steps:
         if not self.writer.writes:
             raise Collapsed(
                 f"The first write already harms the model beyond bounds: {complaint}. It was taken back, and no edit "
-                "is left. Write fewer facts at once (--batch-size), or more gently (a larger covariance_weight, a "
-                "smaller clamp), or raise the guard's bound."
+                "is left. Write fewer facts at once (--batch-size), or more gently (a larger "
+                "solve.covariance_weight, a smaller values.clamp), or raise the guard's bound."
             )
         number = len(self.history) + 1
         self.ended_by = f"write {number}: {complaint}"

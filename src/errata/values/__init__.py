@@ -1,7 +1,8 @@
 """The Optimization stage: the value v* that makes a model say a fact. Losses, descent, finished values on disk."""
 
-from errata.values.descent import Outcome, Place, TargetSettings, Trace, place_path
+from errata.values.descent import Outcome, Trace, place_path
 from errata.values.losses import Surprisal, by_context, divergence
+from errata.values.settings import Place, ValueSettings, ValueSite
 from errata.values.store import TargetStore
 from errata.values.surprisal import measure_targets
 from errata.values.targets import Targets, optimize_targets, rows_for
@@ -10,10 +11,11 @@ __all__ = [
     "Outcome",
     "Place",
     "Surprisal",
-    "TargetSettings",
     "TargetStore",
     "Targets",
     "Trace",
+    "ValueSettings",
+    "ValueSite",
     "by_context",
     "divergence",
     "measure_targets",

@@ -8,15 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from errata.errors import SettingsError
 from errata.models import Change, EditableModel
-from errata.passes import Lookup, Part, PromptBatch, Resumed
+from errata.passes import Part, PromptBatch, Resumed
 from errata.values.losses import (
     Surprisal,
     Terms,
@@ -27,75 +26,14 @@ from errata.values.losses import (
     published_nll,
     targets_on_top,
 )
+from errata.values.settings import Place, ValueSettings, ValueSite
 
-Place = Literal["attention", "ffn", "block"]
-PLACES: tuple[Place, ...] = ("attention", "ffn", "block")
 LOSS_ENOUGH = 0.05
 """A fact whose loss is below this has nothing left to learn."""
 KL_ENOUGH = 0.01
 """With the target on top everywhere, PMET stops once mu * KL is no larger."""
 RELAXED = 0.1
 """PMET's factor on phi while the target is on top everywhere."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetSettings:
-    """How the values are optimised. The papers' symbols: mu = kl_weight, phi = nll_weight, omega = decay.
-
-    With `neighbor_weight` above 0, the fact's first `neighbor_count` neighbors enter the loss: added to it ("sum",
-    paper 2 eq. 7), or as rows of the mean over contexts ("published", what its program does); `neighbor_prefix` puts
-    them behind the first generated context (NAP). `preserve = "subject"` keeps what the unedited model says next
-    after the fact's first `preserve_rows` preserve_prompts.
-
-    `lookup` is a property of the site: the token at which values stand and keys are read, in every row of a fact.
-    """
-
-    layers: tuple[int, ...]
-    steps: int
-    learning_rate: float
-    clamp: float
-    decay: float
-    kl_weight: float
-    nll_weight: float
-    kl_position: Literal["subject", "end"]
-    optimise: tuple[Place, ...]
-    neighbor_weight: float = 0.0
-    neighbor_loss: Literal["sum", "published"] = "sum"
-    neighbor_prefix: bool = False
-    neighbor_count: int = 1
-    preserve: Literal["none", "subject"] = "none"
-    preserve_weight: float = 1.0
-    preserve_rows: int = 4
-    lookup: Lookup = "subject_last"
-
-    def __post_init__(self) -> None:
-        """Refuse values that no run can use."""
-        if not self.layers or list(self.layers) != sorted(set(self.layers)):
-            raise SettingsError(
-                f"Setting 'layers' must be one or more different blocks in ascending order: {self.layers}."
-            )
-        if self.steps < 1:
-            raise SettingsError(
-                f"Setting 'steps' must be at least 1 (one pass that only measures): {self.steps}."
-            )
-        for name in ("learning_rate", "clamp"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"Setting {name!r} must be above 0: {getattr(self, name)}.")
-        for name in ("neighbor_count", "preserve_rows"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"Setting {name!r} must be at least 1: {getattr(self, name)}.")
-        for name in ("decay", "kl_weight", "nll_weight", "neighbor_weight", "preserve_weight"):
-            if not getattr(self, name) >= 0:
-                raise SettingsError(f"Setting {name!r} must be 0 or more: {getattr(self, name)}.")
-        if not self.optimise or len(set(self.optimise)) != len(self.optimise):
-            raise SettingsError(
-                f"Setting 'optimise' must name one or more different places of {PLACES}: {self.optimise}."
-            )
-
-    @property
-    def preserves(self) -> bool:
-        """Whether other prompts about the subject enter the loss."""
-        return self.preserve == "subject" and self.preserve_weight > 0
 
 
 @dataclass
@@ -137,18 +75,18 @@ Unedited = Callable[[], AbstractContextManager[object]]
 def optimize_batch(
     model: EditableModel,
     batch: PromptBatch,
-    settings: TargetSettings,
+    site: ValueSite,
     relax: bool,
     record_deltas: bool,
     unedited: Unedited = nullcontext,
 ) -> list[Outcome]:
     """Run all facts of one batch to their ends; the outcomes come in the batch's order."""
-    group = _Group.start(model, batch, settings, unedited)
+    group = _Group.start(model, batch, site, unedited)
     outcomes: dict[int, Outcome] = {}
-    for step in range(settings.steps):
+    for step in range(site.values.steps):
         terms = group.measure()
         group.record(terms, record_deltas)
-        ended = group.ended(terms, relax, last=step == settings.steps - 1)
+        ended = group.ended(terms, relax, last=step == site.values.steps - 1)
         outcomes.update(group.outcomes(ended))
         going = torch.tensor([not reason for reason in ended], device=batch.fact.device)
         if not going.any():
@@ -163,7 +101,9 @@ class _Group:
     """The facts of one batch that are still being optimised, and all that belongs to them."""
 
     model: EditableModel
-    settings: TargetSettings
+    settings: ValueSettings
+    layer: int
+    """Where the values stand."""
     batch: PromptBatch
     index: list[int]
     """Where each of these facts stood in the batch at the start."""
@@ -179,28 +119,27 @@ class _Group:
     """log P_0, the clean distribution at the KL position."""
 
     @classmethod
-    def start(
-        cls, model: EditableModel, batch: PromptBatch, settings: TargetSettings, unedited: Unedited
-    ) -> "_Group":
-        count, layer = int(batch.fact.max()) + 1, settings.layers[-1]
-        site = model.site("ffn", layer)
-        precise = torch.promote_types(site.weight.dtype, torch.float32)
-        zeros = torch.zeros(count, site.d_out, dtype=precise, device=site.device)
-        entry = layer + 1 if settings.optimise == ("block",) else layer
+    def start(cls, model: EditableModel, batch: PromptBatch, site: ValueSite, unedited: Unedited) -> "_Group":
+        count, layer, settings = int(batch.fact.max()) + 1, site.layers[-1], site.values
+        ffn = model.site("ffn", layer)
+        precise = torch.promote_types(ffn.weight.dtype, torch.float32)
+        zeros = torch.zeros(count, ffn.d_out, dtype=precise, device=ffn.device)
+        entry = layer + 1 if settings.optimize == ("block",) else layer
         return cls(
             model=model,
             settings=settings,
+            layer=layer,
             batch=batch,
             index=list(range(count)),
             traces=[Trace() for _ in range(count)],
-            delta={place: zeros.clone().requires_grad_() for place in settings.optimise},
+            delta={place: zeros.clone().requires_grad_() for place in settings.optimize},
             adam={
                 place: _Adam(settings.learning_rate, zeros.clone(), zeros.clone())
-                for place in settings.optimise
+                for place in settings.optimize
             },
             factor=torch.full((count,), settings.nll_weight, dtype=precise, device=batch.fact.device),
             resumed=Resumed.of(model, batch, entry, _last_read(batch, settings), inside=entry == layer),
-            initial={place: zeros.clone() for place in settings.optimise},
+            initial={place: zeros.clone() for place in settings.optimize},
             preserved=_clean_log_p(model, batch, precise, unedited),
         )
 
@@ -235,8 +174,7 @@ class _Group:
 
     def _changes(self, part: Part) -> dict[str, Change]:
         """What a part of the batch has added to its outputs: each fact's deltas."""
-        layer = self.settings.layers[-1]
-        return {place_path(self.model, place, layer): self._adder(place, part) for place in self.delta}
+        return {place_path(self.model, place, self.layer): self._adder(place, part) for place in self.delta}
 
     def _adder(self, place: Place, part: Part) -> Change:
         """Add each fact's delta at the lookup position of its rows; the first pass reads v0 on its way."""
@@ -342,7 +280,7 @@ class _Group:
         return torch.isin(fact, going).nonzero()[:, 0]
 
 
-def _last_read(batch: PromptBatch, settings: TargetSettings) -> Int[Tensor, " row"]:
+def _last_read(batch: PromptBatch, settings: ValueSettings) -> Int[Tensor, " row"]:
     """The last position of each row that the loss reads: its end, or the subject's for the neutral prompt's KL."""
     last = batch.tokens.mask.sum(dim=1) - 1
     if settings.kl_position == "subject":

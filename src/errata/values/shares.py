@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from errata.runtime import processes
-from errata.values.descent import Outcome, Place, Trace
+from errata.values.descent import Outcome, Trace
+from errata.values.settings import Place
 
 
 def gather_outcomes(found: Mapping[int, Outcome], places: Sequence[Place]) -> dict[int, Outcome]:

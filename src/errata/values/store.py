@@ -14,7 +14,8 @@ import torch
 from errata.facts import Fact
 from errata.models import EditableModel
 from errata.runtime import Store, digest_of, open_tensors, to_json, write_tensors
-from errata.values.descent import Outcome, Place, TargetSettings, Trace
+from errata.values.descent import Outcome, Trace
+from errata.values.settings import Place, ValueSite
 
 VERSION = 2
 """Of how values are computed: raised when the stage's numbers change, so that old ones are not found any more."""
@@ -38,22 +39,18 @@ class TargetStore:
         folder: Path,
         model: EditableModel,
         contexts: Sequence[str],
-        settings: TargetSettings,
+        site: ValueSite,
         relax: bool,
     ) -> "TargetStore":
-        """The store in `folder` for runs with these arguments; `settings` may be those of a whole method."""
-        names = TargetSettings.__dataclass_fields__
-        own = {name: value for name, value in asdict(settings).items() if name in names}
-        own["layers"] = settings.layers[-1:]
-        if settings.lookup == "subject_last":  # values that were kept before there was a choice stay known
-            del own["lookup"]
-        recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), own, relax]
+        """The store in `folder` for runs with these arguments."""
+        values = site.values
+        recipe = [VERSION, model.measure_fingerprint(), str(model.dtype), list(contexts), _own(site), relax]
         return cls(
             folder,
             digest_of(recipe),
-            settings.optimise,
-            neighbors=settings.neighbor_count if settings.neighbor_weight > 0 else 0,
-            preserved=settings.preserve_rows if settings.preserves else 0,
+            values.optimize,
+            neighbors=values.neighbor_count if values.neighbor_weight > 0 else 0,
+            preserved=values.preserve_rows if values.preserves else 0,
         )
 
     def after(self, change: object) -> "TargetStore":
@@ -105,3 +102,13 @@ class TargetStore:
             for name in ("initial", "delta")
         )
         return Outcome(initial, delta, Trace(**trace))  # pyright: ignore[reportArgumentType]
+
+
+def _own(site: ValueSite) -> dict[str, object]:
+    """The settings that values depend on, by the flat names of the first version: values kept then stay known."""
+    own: dict[str, object] = asdict(site.values)
+    own["optimise"] = own.pop("optimize")
+    own["layers"] = site.layers[-1:]
+    if site.lookup != "subject_last":  # values that were kept before there was a choice stay known
+        own["lookup"] = site.lookup
+    return own

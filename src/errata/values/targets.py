@@ -33,7 +33,8 @@ from errata.passes import (
     workers_for,
 )
 from errata.runtime import Progress, processes, silent
-from errata.values.descent import Outcome, Place, TargetSettings, Trace, Unedited, optimize_batch
+from errata.values.descent import Outcome, Trace, Unedited, optimize_batch
+from errata.values.settings import Place, ValueSettings, ValueSite
 from errata.values.shares import gather_outcomes
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def optimize_targets(
     model: EditableModel,
     facts: Sequence[Fact],
     contexts: Sequence[str],
-    settings: TargetSettings,
+    site: ValueSite,
     relax: bool = False,
     record_deltas: bool = False,
     keeper: Keeper | None = None,
@@ -110,7 +111,7 @@ def optimize_targets(
     Raises:
         OutOfMemory: memory does not suffice for a single fact. For a batch it is halved until it fits.
     """
-    encoded = encode_rows(model, rows_for(facts, contexts, settings), settings.lookup)
+    encoded = encode_rows(model, rows_for(facts, contexts, site.values), site.lookup)
     rows_of: list[list[EncodedRow]] = [[] for _ in facts]
     for row in encoded:
         rows_of[row.row.fact].append(row)
@@ -122,13 +123,13 @@ def optimize_targets(
     open_facts = sorted(processes.share(all_open))
     lengths = [length_of[index] for index in open_facts]
     rows_open = [rows_of[index] for index in open_facts]
-    workers = 1 if settings.preserves else workers_for(model, len(open_facts))
-    at_once = facts_at_once(model, rows_open, settings.layers[-1], workers, processes.count())
+    workers = 1 if site.values.preserves else workers_for(model, len(open_facts))
+    at_once = facts_at_once(model, rows_open, site.layers[-1], workers, processes.count())
     groups = [[open_facts[position] for position in group] for group in by_length(lengths, at_once)]
 
     def work(own: EditableModel, group: list[int]) -> list[Outcome] | None:
         rows = [row for index in group for row in rows_of[index]]
-        return _within_memory(own, rows, settings, relax, record_deltas, unedited)
+        return _within_memory(own, rows, site, relax, record_deltas, unedited)
 
     def finished(group: Sequence[int], found: Sequence[Outcome]) -> None:
         outcomes.update(zip(group, found, strict=True))
@@ -153,21 +154,21 @@ def optimize_targets(
                     keeper.save([facts[index] for index in group], found)
                 finished(group, found)
             groups = smaller
-    outcomes |= gather_outcomes({index: outcomes[index] for index in open_facts}, settings.optimise)
-    return Targets.of([outcomes[index] for index in range(len(facts))], settings.optimise)
+    outcomes |= gather_outcomes({index: outcomes[index] for index in open_facts}, site.values.optimize)
+    return Targets.of([outcomes[index] for index in range(len(facts))], site.values.optimize)
 
 
 def _within_memory(
     model: EditableModel,
     rows: Sequence[EncodedRow],
-    settings: TargetSettings,
+    site: ValueSite,
     relax: bool,
     record_deltas: bool,
     unedited: Unedited,
 ) -> list[Outcome] | None:
     """The outcomes of a batch, or None where memory does not suffice for it."""
     try:
-        return optimize_batch(model, batch_rows(model, rows), settings, relax, record_deltas, unedited)
+        return optimize_batch(model, batch_rows(model, rows), site, relax, record_deltas, unedited)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and not should_reduce_batch_size(error):
             raise
@@ -193,12 +194,12 @@ def _halves(group: Sequence[int], facts: Sequence[Fact]) -> list[list[int]]:
     return [list(group[:middle]), list(group[middle:])]
 
 
-def rows_for(facts: Sequence[Fact], contexts: Sequence[str], settings: TargetSettings) -> list[Row]:
+def rows_for(facts: Sequence[Fact], contexts: Sequence[str], values: ValueSettings) -> list[Row]:
     """Every text that the loss of these facts reads."""
     rows = rewrite_rows(facts, contexts)
-    if settings.neighbor_weight > 0:
-        behind = contexts[1] if settings.neighbor_prefix and len(contexts) > 1 else ""
-        rows += neighbor_rows(facts, settings.neighbor_count, behind)
-    if settings.preserves:
-        rows += preserve_rows(facts, settings.preserve_rows)
+    if values.neighbor_weight > 0:
+        behind = contexts[1] if values.neighbor_prefix and len(contexts) > 1 else ""
+        rows += neighbor_rows(facts, values.neighbor_count, behind)
+    if values.preserves:
+        rows += preserve_rows(facts, values.preserve_rows)
     return rows + kl_rows(facts)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from errata.methods import METHODS, settings_for
 from errata.models import EditableModel
+from errata.settings import flatten
 
 Strength = Literal["gentle", "normal", "strong"]
 STRENGTHS: tuple[Strength, ...] = ("gentle", "normal", "strong")
@@ -24,12 +26,12 @@ class Knob:
 
 KNOBS = (
     Knob(
-        "covariance_weight",
+        "solve.covariance_weight",
         0.25,
         "how much all other text counts against the new facts: the less, the stronger",
     ),
-    Knob("ridge", 0.25, "how much the size of the change counts against it: the less, the stronger"),
-    Knob("clamp", 2.0, "how far the model's inner value of a fact may move: the more, the stronger"),
+    Knob("solve.ridge", 0.25, "how much the size of the change counts against it: the less, the stronger"),
+    Knob("values.clamp", 2.0, "how far the model's inner value of a fact may move: the more, the stronger"),
     Knob("learning_rate", 2.0, "how large each step of the training is: the larger, the stronger"),
 )
 """The first one that a method has is its knob."""
@@ -54,17 +56,26 @@ def choice(model: EditableModel, method: str, strength: Strength) -> Choice:
         UnknownSetting, SettingsError: no such method, or it has no preset that fits the model.
     """
     values, preset = settings_for(model, method, {})
-    names = {field.name for field in fields(METHODS[method].settings)}
-    knob = next((knob for knob in KNOBS if knob.setting in names), None)
-    base = f"It writes into layers {', '.join(map(str, values.layers))} (preset {preset.name})."
+    knob, setting = _knob(flatten(values))
+    layers = METHODS[method].layers(values)
+    base = f"It writes into layers {', '.join(map(str, layers))} (preset {preset.name})."
     if knob is None:
         return Choice(
             method, strength, {}, f"{base} It has no setting for the strength: all three do the same."
         )
-    usual = float(getattr(values, knob.setting))
+    usual = float(flatten(values)[setting])
     if strength == "normal":
-        words = f"{base} Strength normal leaves {knob.setting} at {usual:g}. That is {knob.meaning}."
+        words = f"{base} Strength normal leaves {setting} at {usual:g}. That is {knob.meaning}."
         return Choice(method, strength, {}, words)
     value = usual * (knob.factor if strength == "strong" else 1 / knob.factor)
-    words = f"{base} Strength {strength} sets {knob.setting} to {value:g} instead of {usual:g}. That is {knob.meaning}."
-    return Choice(method, strength, {knob.setting: value}, words)
+    words = f"{base} Strength {strength} sets {setting} to {value:g} instead of {usual:g}. That is {knob.meaning}."
+    return Choice(method, strength, {setting: value}, words)
+
+
+def _knob(settings: Mapping[str, object]) -> tuple[Knob | None, str]:
+    """The first knob that a method has, and the path of its setting: at the first site where there are two."""
+    for knob in KNOBS:
+        for name in settings:
+            if f".{name}".endswith(f".{knob.setting}"):
+                return knob, name
+    return None, ""

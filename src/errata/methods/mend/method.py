@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool
@@ -22,6 +22,7 @@ from errata.methods.mend.store import TrainedEditor, load_editor
 from errata.methods.mend.trainer import train_editor
 from errata.models import EditableModel, Site
 from errata.passes import EncodedText, by_length, encode_text, rewrite_rows
+from errata.settings import about
 
 STAGE = "gradients"
 FACTS_AT_ONCE = 32
@@ -29,10 +30,15 @@ FACTS_AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class MendSettings:
-    """`layers`: the blocks that the editor writes. `editor`: its folder, or "shipped" for the embedded model's own."""
+    """Which editor is used, and the blocks that it writes."""
 
-    layers: tuple[int, ...]
-    editor: str | None = None
+    layers: tuple[int, ...] = field(metadata=about("The blocks that the editor writes."))
+    editor: str | None = field(
+        default=None,
+        metadata=about(
+            "Folder of a trained editor (errata train-editor); shipped is the embedded model's own."
+        ),
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""

@@ -19,7 +19,7 @@ from errata.planning.beside import facts_beside, option_settings
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.request import EditRequest, Words
 from errata.runtime import Progress, processes, silent
-from errata.settings import Preset, dotted, load_presets
+from errata.settings import Preset, dotted, flatten, load_presets
 from errata.strategies import run_steps
 
 AT_ONCE = 256
@@ -66,8 +66,7 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
     published = load_presets(request.method).for_model(model.name, model.layers, request.preset).values
     over = {**dotted(request.settings), **option_settings(request, published)}
     settings, preset = settings_for(model, request.method, over, request.preset)
-    for layer in method.layers(settings):
-        model.check_layer(layer)
+    _check_layers(model, settings)
     method.check(model, settings)
     plan = Plan(
         model=model,
@@ -80,6 +79,18 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
         contexts=None if request.contexts is None else check_contexts(request.contexts),
     )
     return plan if request.neighbors == "auto" else plan.with_rows_beside(plan.facts)
+
+
+def _check_layers(model: EditableModel, settings: object) -> None:
+    """Raise where some setting names a block that the model does not have.
+
+    Raises:
+        LayerOutOfRange: naming the setting.
+    """
+    for name, value in flatten(settings).items():
+        if name.rpartition(".")[2] == "layers":
+            for layer in value:
+                model.check_layer(layer, name)
 
 
 def _check_facts(request: EditRequest) -> None:

@@ -271,8 +271,14 @@ def test_nothing_guesses_by_attribute_or_passes_keywords_through(file: str) -> N
 
 
 def passes_keywords_through(function: ast.FunctionDef | ast.Lambda) -> bool:
-    """Whether the function takes `**anything` and gives it to another one."""
+    """Whether the function takes `**anything` and gives it to another one; typed keywords (`Unpack`) are checked."""
     kwarg = function.args.kwarg
+    if (
+        kwarg is not None
+        and kwarg.annotation is not None
+        and ast.unparse(kwarg.annotation).startswith("Unpack[")
+    ):
+        return False
     handed_on = (
         node.value for node in ast.walk(function) if isinstance(node, ast.keyword) and node.arg is None
     )

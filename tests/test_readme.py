@@ -18,7 +18,6 @@ def test_the_program_runs(
     assert len(program.splitlines()) <= 17
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
     runpy.run_path(str(tmp_path / "program.py"))
     assert "Score(mean=1.0" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "france-edit").iterdir()} == {"edit.json", "edit.safetensors"}

@@ -7,7 +7,7 @@ import pytest
 
 import errata
 from cli_world import World, answer, failed, flat, run, the_world
-from errata.almanac.world import world_facts
+from errata.almanac.world import draw_entries
 from errata.cli import train_editor as command
 from errata.methods.mend.store import load_editor
 from errata.methods.mend.training import Course, State
@@ -96,7 +96,7 @@ def test_stopped_and_gone_on_with(world: World, tmp_path: Path, monkeypatch: pyt
 def test_the_embedded_model_has_facts_of_its_own() -> None:
     facts, source = command._facts("almanac", [])
     assert source == "the development half of almanac's world"
-    held_out = {fact.subject for fact in world_facts("held-out")}
+    held_out = {entry.subject for entry in draw_entries("held-out", None, 0)}
     assert len(facts) > 3000
     assert not {fact.subject for fact in facts} & held_out
 

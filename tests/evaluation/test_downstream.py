@@ -1,6 +1,8 @@
 """Tasks of the lm-evaluation-harness before and after an edit, offline: a small local task, and our own."""
 
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,22 @@ metric_list:
 metadata:
   version: 1.0
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once() -> Iterator[None]:
+    """The harness reads some thousand files to know its own tasks: once for this module, not once for each test."""
+    from lm_eval.tasks import _index
+
+    whole = _index.TaskIndex.build
+    own = cache(lambda path: whole([path]))
+
+    def build(paths: list[Path]) -> dict[str, Any]:
+        return {**own(paths[0]), **whole(paths[1:])}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_index.TaskIndex, "build", staticmethod(build))
+        yield
 
 
 @pytest.fixture

@@ -155,3 +155,62 @@ def test_a_strategy_on_a_stack(model: EditableModel, moments: Moments, tmp_path:
     assert model.measure_fingerprint() == before
     assert [write["iteration"] for write in second.history] == [1, 2]
     assert stack.add("two", second, stack.names).names == ("one", "two")
+
+
+# --- the plan, shown -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_plan_says_where_each_setting_comes_from(method: str, model: EditableModel) -> None:
+    plan = prepare(model, EditRequest(TOGETHER, method, CASES[method].given(model)))
+    rows = {row.name: row for row in plan.setting_rows()}
+    for name, value in flattened(CASES[method].given(model)):
+        assert rows[name].source == "your settings"
+        assert rows[name].value == (tuple(value) if isinstance(value, list) else value)
+    assert plan.method.context_count == len(plan.method.contexts(model, 0))
+    text = str(plan)
+    assert all(f"  {name} = " in text for name in rows)
+
+
+def test_the_sources_of_settings(model: EditableModel) -> None:
+    plan = prepare(model, EditRequest(TOGETHER, "memit", {"values.steps": 3}, preserve="subject"))
+    sources = {row.name: row.source for row in plan.setting_rows()}
+    assert sources["values.steps"] == "your settings"
+    assert sources["values.preserve"] == "an option (--neighbors, --preserve)"
+    assert sources["layers"] == "rule"
+    assert sources["values.clamp"] == "defaults of memit"
+    assert sources["values.neighbor_prefix"] == "built-in default"
+    named = prepare(model, EditRequest(TOGETHER, "memit", {"layers": [1]}, preset="llama-2-iterative"))
+    assert {row.name: row.source for row in named.setting_rows()}[
+        "values.clamp"
+    ] == "preset llama-2-iterative"
+
+
+def test_the_costs_of_a_plan_grow_with_its_work(model: EditableModel) -> None:
+    few = prepare(model, EditRequest(TOGETHER[:1], "memit")).costs()
+    assert few.rows == {"prompts behind contexts": 6.0, "neutral prompts": 1.0}
+    kept = prepare(model, EditRequest(TOGETHER, "memit", preserve="subject")).costs()
+    assert kept.rows["other statements"] > 0
+    rome = prepare(model, EditRequest(TOGETHER[:1], "rome")).costs()
+    assert rome.rows["prompts behind contexts"] == 21
+    assert few.seconds is not None
+    assert few.seconds > 0
+    assert prepare(model, EditRequest(TOGETHER, "finetune")).costs().seconds is None
+
+
+def test_the_command_shows_the_plan_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
+    world = the_world()
+    output = tmp_path / "edit"
+    done = run("edit", world.model, "-f", world.facts, "--output", output, "--plan")
+    assert done.exit_code == 0, done.output
+    assert "solve.covariance_weight" in done.stdout
+    assert "to be measured on" in " ".join(done.stdout.split())
+    assert "Nothing was computed" in done.stderr
+    assert not output.exists()
+    assert not (tmp_path / "cache").exists()
+    without = run("edit", world.model, "-f", world.facts)
+    assert without.exit_code == 2
+    assert "--output" in without.stderr

@@ -173,6 +173,8 @@ class Method(Generic[S]):
     """The sites whose values are optimized, in the order in which they are written."""
     contexts: Callable[[EditableModel, int], tuple[str, ...]] = sample_contexts
     """The prefixes where the user gives none, from a seed."""
+    context_count: int = 6
+    """How many prefixes those are, the empty one included."""
     earlier_keys: Literal["never", "on request", "always"] = "never"
     """Whether the keys of earlier edits enter K K^T when an edit is made on top of them."""
 

@@ -350,4 +350,5 @@ METHOD = Method(
     run=finetune,
     moments=lambda model, settings: [],
     contexts=lambda model, seed: ("",),
+    context_count=1,
 )

@@ -320,4 +320,5 @@ METHOD = Method(
     sites=lambda settings: (settings,),
     moments=lambda model, settings: [model.site("ffn", settings.layers[0])],
     contexts=lambda model, seed: sample_contexts(model, seed, SHORT_AND_SHORTER),
+    context_count=21,
 )

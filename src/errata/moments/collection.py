@@ -83,6 +83,11 @@ def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:
     return cache_root() / STAGE / "-".join(words)
 
 
+def missing_moments(model: EditableModel, sites: Sequence[Site], recipe: CovarianceRecipe) -> list[Site]:
+    """The sites whose second moments are not in the default folder yet."""
+    return _missing(default_folder(model, recipe), sites)
+
+
 def ensure(
     model: EditableModel,
     sites: Sequence[Site],

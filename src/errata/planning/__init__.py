@@ -1,5 +1,6 @@
 """One door for every edit: a request is settled and checked, shown as a plan, and run."""
 
+from errata.planning.costs import Costs
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.plan import Plan, Settled, edit, prepare
 from errata.planning.request import EditRequest
@@ -7,6 +8,7 @@ from errata.planning.sizes import PROGRAM, Needs, Shape, known_shapes, needs_of,
 
 __all__ = [
     "PROGRAM",
+    "Costs",
     "EditRequest",
     "Needs",
     "Neighbors",

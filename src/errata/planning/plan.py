@@ -13,9 +13,10 @@ from errata.errors import FactError
 from errata.facts import Fact
 from errata.methods import EditSite, Method, Run, method_named, settings_for
 from errata.models import EditableModel, Site
-from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure
+from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure, missing_moments
 from errata.passes import check_contexts, encode_rows, kl_rows, rewrite_rows
 from errata.planning.beside import facts_beside, option_settings
+from errata.planning.costs import Costs, Work
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.request import EditRequest, Words
 from errata.runtime import Progress, processes, silent
@@ -109,6 +110,17 @@ def _check_facts(request: EditRequest) -> None:
         request.stack.check_facts(request.facts)
 
 
+@dataclass(frozen=True)
+class SettingRow:
+    """A setting of a plan."""
+
+    name: str
+    """Its path, such as `values.steps`."""
+    value: Any
+    source: str
+    """Where the value comes from, in words."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """An edit that is settled and checked, and not begun: nothing of the model has been run."""
@@ -143,6 +155,91 @@ class Plan:
     def sites(self) -> tuple[EditSite, ...]:
         """The sites whose values are optimized."""
         return self.method.sites(self.settings)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All blocks that are written."""
+        return tuple(self.method.layers(self.settings))
+
+    def setting_rows(self) -> list[SettingRow]:
+        """Each setting with its value and where it comes from, in the order in which they are declared."""
+        own, over = dotted(self.request.settings), self.overrides
+        rows: list[SettingRow] = []
+        for name, value in flatten(self.settings).items():
+            if name in own:
+                source = "your settings"
+            elif name in over:
+                source = "an option (--neighbors, --preserve)"
+            elif name in self.preset.by_rule:
+                source = "rule" if name.rpartition(".")[2] == "layers" else f"defaults of {self.method.name}"
+            else:
+                source = f"preset {self.preset.name}" if name in self.preset.values else "built-in default"
+            rows.append(SettingRow(name, value, source))
+        return rows
+
+    @property
+    def strategy_words(self) -> str:
+        """How the method is repeated."""
+        strategy = self.request.strategy
+        if strategy is None:
+            return "all facts in one write"
+        batches = f"batches of {strategy.batch_size}" if strategy.batch_size else "all facts at once"
+        guard = ", with a guard" if strategy.guard else ""
+        return f"{batches}, up to {strategy.iterations} iterations (stop rule {strategy.stop}){guard}"
+
+    @property
+    def contexts_words(self) -> str:
+        """Where the contexts come from."""
+        if self.contexts is not None:
+            return f"{len(self.contexts)}, yours"
+        return (
+            f"{self.method.context_count}, sampled from the model with seed {self.request.seed} when it runs"
+        )
+
+    @property
+    def moments_words(self) -> str:
+        """Whether second moments are needed, and whether they are there."""
+        sites = self.moment_sites
+        if not sites:
+            return "not needed"
+        if self.request.covariance is not None:
+            return f"of {len(sites)} weights, in {self.request.covariance}"
+        missing = len(missing_moments(self.model, sites, self.recipe))
+        corpus = f"{self.recipe.corpus!r}, up to {self.recipe.samples:,} texts"
+        if not missing:
+            return f"of {len(sites)} weights, in the cache (measured on {corpus})"
+        return f"of {missing} of {len(sites)} weights to be measured on {corpus}"
+
+    def costs(self) -> Costs:
+        """Rows per fact, memory and time, from shapes and one timed matrix product; the model is not run."""
+        contexts = self.method.context_count if self.contexts is None else len(self.contexts)
+        work = Work(self.model, self.method, self.settings, self.facts, contexts, self.request.strategy)
+        return work.costs()
+
+    def described(self, costs: Costs) -> dict[str, object]:
+        """The plan for programs."""
+        return {
+            "model": self.model.name,
+            "method": self.method.name,
+            "facts": len(self.facts),
+            "layers": list(self.layers),
+            "preset": f"{self.preset.name} ({self.preset.source})",
+            "strategy": self.strategy_words,
+            "settings": {row.name: {"value": row.value, "from": row.source} for row in self.setting_rows()},
+            "rows_per_fact": costs.rows,
+            "contexts": self.contexts_words,
+            "second_moments": self.moments_words,
+            "memory_bytes": costs.memory.whole,
+            "seconds": None if costs.seconds is None else round(costs.seconds, 1),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """The plan in lines of text."""
+        about = self.described(self.costs())
+        lines = [f"{name}: {value}" for name, value in about.items() if name not in ("settings", "notes")]
+        lines += [f"  {row.name} = {row.value}  ({row.source})" for row in self.setting_rows()]
+        return "\n".join([*lines, *self.notes])
 
     @property
     def recipe(self) -> CovarianceRecipe:

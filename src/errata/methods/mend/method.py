@@ -179,6 +179,7 @@ METHOD = Method(
     run=mend,
     moments=_no_moments,
     contexts=_prefixes,
+    context_count=1,
 )
 
 __all__ = ["METHOD", "MendSettings", "check", "mend", "train_editor"]

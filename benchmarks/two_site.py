@@ -13,7 +13,7 @@ subject's own other relations); "foreign", relations that the subject lacks; "no
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal

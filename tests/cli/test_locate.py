@@ -8,7 +8,8 @@ import pytest
 from cli_world import answer, failed, flat, run
 from errata.analysis import locating
 from errata.analysis.effects import effects_from_json
-from errata.facts.fact import Fact, write_facts
+from errata.facts.fact import Fact
+from errata.facts.reading import write_facts
 from errata.settings.method_presets import load_presets
 from families import FACTS
 from tiny import SAYS, parrot

@@ -9,8 +9,9 @@ import pytest
 
 import errata
 from cli_world import LAYERS, QUICK, answer, failed, flat, run
-from errata.facts.fact import Fact, write_facts
+from errata.facts.fact import Fact
 from errata.facts.probes import Neighbor
+from errata.facts.reading import write_facts
 from errata.methods.registry import METHODS
 from families import SENTENCES
 from tiny import SAYS, parrot

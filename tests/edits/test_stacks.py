@@ -90,7 +90,7 @@ def test_contradictions_are_found_by_subject_and_prompt(
     if not contradicts:
         assert stack.add("four", of_facts(model, 4, fact)).names[-1] == "four"
         return
-    with pytest.raises(FactError, match=r"edit 'one' says 'The capital of Valdoria is': 'Kestrel'"):
+    with pytest.raises(FactError, match=r"conflicting targets: 'Kestrel' \(edit 'one'\) and 'Lindale'"):
         stack.add("four", of_facts(model, 4, FACTS[3], fact))
     assert (tmp_path / "stack" / "stack.json").read_bytes() == index
     assert not (tmp_path / "stack" / "edits" / "four").exists()
@@ -101,7 +101,7 @@ def test_the_same_relation_of_a_subject_contradicts_too(tmp_path: Path) -> None:
     stack = new_stack(tmp_path / "stack", model)
     stack = stack.add("one", of_facts(model, 0, replace(FACTS[0], relation_id="P36")))
     asked = Fact("The seat of government of {} is", "Valdoria", "Lindale", relation_id="P36")
-    assert [conflict.edit for conflict in stack.conflicts([asked])] == ["one"]
+    assert [conflict.earlier_source for conflict in stack.conflicts([asked])] == ["one"]
 
 
 @pytest.mark.parametrize("name", ["", "../out", "a/b", ".hidden", "one"])

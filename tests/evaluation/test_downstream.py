@@ -14,7 +14,8 @@ from cli_world import answer, failed, run, the_world, with_probes
 from errata.errors import FactError, MissingExtra, SettingsError
 from errata.evaluation import downstream
 from errata.evaluation.harness import tasks_folder
-from errata.facts.fact import Fact, write_facts
+from errata.facts.fact import Fact
+from errata.facts.reading import write_facts
 from families import FACTS, tiny_model
 from tiny import SAYS, parrot
 

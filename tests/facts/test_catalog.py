@@ -12,7 +12,7 @@ from cli_world import answer, failed, the_world
 from errata.errors import FactError
 from errata.facts import catalog
 from errata.facts.catalog import CATALOG, DataSet, HubSource, find_facts, sample_facts
-from errata.facts.fact import read_facts, write_facts
+from errata.facts.reading import read_facts, write_facts
 from families import FACTS
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

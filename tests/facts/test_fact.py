@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import AmbiguousSubject, EmptyTarget, FactError, SubjectNotInPrompt
-from errata.facts.fact import Fact, fact_from_json, read_facts, write_facts
+from errata.facts.fact import Fact, fact_from_json
 from errata.facts.probes import Neighbor, Probe
+from errata.facts.reading import read_facts, write_facts
 from errata.runtime import to_json
 from fact_rows import (
     OWN,

@@ -10,7 +10,7 @@ from hypothesis import settings
 from errata.edits.edit import load_edit
 from errata.errors import EditError, FactError
 from errata.facts import records
-from errata.facts.fact import read_facts
+from errata.facts.reading import read_facts
 from hostile import HOSTILE, fuzz_edits, fuzz_facts, small_edit
 
 INPUTS = 200 * settings().max_examples // settings.get_profile("test").max_examples

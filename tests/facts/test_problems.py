@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from errata.errors import AmbiguousSubject, EmptyTarget, FactError, SubjectNotInPrompt
-from errata.facts.fact import Problem, check_facts, fact_from_json, read_facts
+from errata.facts.fact import fact_from_json
+from errata.facts.reading import Problem, check_facts, read_facts
 from fact_rows import (
     COUNTERFACT,
     OWN,
@@ -233,7 +234,8 @@ def test_duplicates_and_contradictions_name_the_other_line(path: Path, caplog: p
     ]
     assert problems[0].message.startswith("is a duplicate of line 1: the same subject, prompt and target.")
     assert problems[1].message == (
-        "contradicts line 1: the same subject and prompt, with the target 'Kestrel' there and 'Tarn' here. "
+        "contradicts line 1: 'The capital of Valdoria is' has conflicting targets: 'Kestrel' (line 1) and "
+        "'Tarn' (line 4). "
         "Keep one of them."
     )
     with caplog.at_level(logging.WARNING, "errata.facts"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from errata.facts.fact import check_facts, read_facts
+from errata.facts.reading import check_facts, read_facts
 
 
 @pytest.fixture

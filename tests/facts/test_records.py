@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from errata.facts.fact import FIELDS, Fact, check_facts, read_facts
+from errata.facts.fact import FIELDS, Fact
 from errata.facts.probes import Neighbor, Probe
+from errata.facts.reading import check_facts, read_facts
 from fact_rows import (
     COUNTERFACT,
     OWN,

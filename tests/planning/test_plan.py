@@ -11,7 +11,8 @@ import torch
 import errata
 from cli_world import run, the_world
 from errata.errors import FactError, SettingsError
-from errata.facts.fact import Fact, write_facts
+from errata.facts.fact import Fact
+from errata.facts.reading import write_facts
 from errata.methods.registry import METHODS
 from errata.models.model import EditableModel
 from errata.planning.plan import prepare

@@ -11,8 +11,9 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from errata.cli.app import app
-from errata.facts.fact import Fact, write_facts
+from errata.facts.fact import Fact
 from errata.facts.probes import Probe
+from errata.facts.reading import write_facts
 from families import FACTS, SENTENCES, tiny_model
 
 LAYERS = "1-2"

@@ -7,7 +7,8 @@ from typing import Any
 from cli_world import with_probes
 from errata.experiments.cells import Request
 from errata.experiments.recipes import Recipe, recipe_of
-from errata.facts.fact import Fact, write_facts
+from errata.facts.fact import Fact
+from errata.facts.reading import write_facts
 from families import FACTS
 
 TOML: Mapping[str, Any] = {

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from errata.edits.deltas import Delta
 from errata.edits.edit import Edit, EditOrigin, load_edit
 from errata.errors import ErrataError
-from errata.facts.fact import Fact, check_facts, read_facts
+from errata.facts.fact import Fact
+from errata.facts.reading import check_facts, read_facts
 from errata.runtime import to_json
 
 MODULE = "transformer.h.1.mlp.c_proj"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from errata.facts.fact import Fact, write_facts
+from errata.facts.fact import Fact
+from errata.facts.reading import write_facts
 from errata.web.forms import LONGEST, FormError, draft_of, facts_of_file, question_of
 from families import FACTS
 

@@ -129,7 +129,9 @@ def test_facts_that_contradict_each_other_are_refused_at_once(session: Session) 
     with pytest.raises(FormError, match="Keep one of the two"):
         session.add(space, [Draft(FACTS[0]), Draft(other)])
     space = edited(session, FACTS[0])
-    with pytest.raises(FormError, match="edit 1 made it 'Kestrel'"):
+    with pytest.raises(
+        FormError, match=r"conflicting targets: 'Kestrel' \(edit 1\) and 'Duskwell'.*Undo that edit"
+    ):
         session.add(space, [Draft(other)])
     with pytest.raises(FormError, match="nothing to write"):
         session.edit(space, [], QUICK)

@@ -18,7 +18,7 @@ from pathlib import Path
 from errata.edits.deltas import sum_deltas
 from errata.edits.edit import Edit, SettingValue, load_edit
 from errata.errors import EditError, FactError, SettingsError, WrongModel
-from errata.facts import Fact
+from errata.facts import Contradiction, Fact, contradictions
 from errata.models import EditableModel
 from errata.runtime import atomic_file, from_json, object_of, to_json, write_json
 
@@ -47,22 +47,6 @@ class _Index:
     revision: str | None
     fingerprint: str
     edits: tuple[Entry, ...]
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Two facts about one subject that cannot both hold."""
-
-    fact: Fact
-    earlier: Fact
-    edit: str
-
-    def __str__(self) -> str:
-        """What contradicts what."""
-        return (
-            f"{self.fact.question!r} shall be {self.fact.target_new!r}, but edit {self.edit!r} says "
-            f"{self.earlier.question!r}: {self.earlier.target_new!r}"
-        )
 
 
 @dataclass(frozen=True)
@@ -110,21 +94,10 @@ class Stack:
         if name in self.names:
             raise SettingsError(f"{self.folder} has an edit {name!r} already. Take another name.")
 
-    def conflicts(self, facts: Sequence[Fact]) -> list[Conflict]:
-        """The facts that contradict one of the stack's: the same question, or the same relation of a subject, and
-        another answer. Case, white space and a full stop at the end make no difference."""
-        known: dict[tuple[str, ...], tuple[str, Fact]] = {}
-        for name, edit in self.edits().items():
-            for fact in edit.facts:
-                known.update(dict.fromkeys(_sayings(fact), (name, fact)))
-        found: list[Conflict] = []
-        for fact in facts:
-            for saying in _sayings(fact):
-                name, earlier = known.get(saying, ("", fact))
-                if _plain(earlier.target_new) != _plain(fact.target_new):
-                    found.append(Conflict(fact, earlier, name))
-                    break
-        return found
+    def conflicts(self, facts: Sequence[Fact]) -> list[Contradiction]:
+        """The facts that contradict one of the stack's; `earlier_source` is the name of the edit that has it."""
+        known = [(name, fact) for name, edit in self.edits().items() for fact in edit.facts]
+        return [conflict for conflict in contradictions(facts, known) if conflict.known]
 
     def check_facts(self, facts: Sequence[Fact]) -> None:
         """Raise where facts contradict those of the stack.
@@ -132,13 +105,15 @@ class Stack:
         Raises:
             FactError: naming the first few.
         """
-        found = self.conflicts(facts)
-        if found:
-            listed = "; ".join(map(str, found[:3]))
-            more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
+        conflicts = self.conflicts(facts)
+        if conflicts:
+            listed = "; ".join(
+                str(replace(one, earlier_source=f"edit {one.earlier_source!r}")) for one in conflicts[:3]
+            )
+            more = f"; and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
             raise FactError(
-                f"{len(found)} of the facts contradict edits of {self.folder}: {listed}{more}. Leave them out, or take "
-                f"the earlier edit out first: errata stack remove {self.folder} {found[0].edit}"
+                f"{len(conflicts)} of the facts contradict edits of {self.folder}: {listed}{more}. Leave them out, or "
+                f"take the earlier edit out first: errata stack remove {self.folder} {conflicts[0].earlier_source}"
             )
 
     def add(self, name: str, edit: Edit, on_top_of: Sequence[str] = ()) -> "Stack":
@@ -281,16 +256,3 @@ def open_stack(folder: str | os.PathLike[str]) -> Stack:
             f"{file} names an edit twice, or one whose folder is not there. Restore it from a copy."
         )
     return stack
-
-
-def _sayings(fact: Fact) -> list[tuple[str, ...]]:
-    """What two facts that contradict each other have in common."""
-    subject = _plain(fact.subject)
-    asked: list[tuple[str, ...]] = [("question", subject, _plain(fact.question))]
-    if fact.relation_id is not None:
-        asked.append(("relation", subject, fact.relation_id))
-    return asked
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).rstrip(".").casefold()

@@ -5,18 +5,22 @@ A fact enters here and nowhere else; whatever is wrong with it is reported with 
 
 from errata.facts import wording
 from errata.facts.catalog import find_facts, sample_facts
-from errata.facts.fact import Fact, Problem, check_facts, fact_from_json, read_facts, write_facts
+from errata.facts.contradictions import Contradiction, contradictions
+from errata.facts.fact import Fact, fact_from_json
 from errata.facts.preserving import with_edit_prompts, with_preserve_prompts
 from errata.facts.probes import Neighbor, Probe
+from errata.facts.reading import Problem, check_facts, read_facts, write_facts
 from errata.facts.templates import relation_of, template_of, templates_by_relation
 from errata.facts.wording import kind, short
 
 __all__ = [
+    "Contradiction",
     "Fact",
     "Neighbor",
     "Probe",
     "Problem",
     "check_facts",
+    "contradictions",
     "fact_from_json",
     "find_facts",
     "kind",

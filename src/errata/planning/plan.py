@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from errata.edits import Edit
 from errata.errors import FactError
-from errata.facts import Fact
+from errata.facts import Fact, contradictions
 from errata.methods import EditSite, Method, Run, method_named, settings_for
 from errata.models import EditableModel, Site
 from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure, missing_moments
@@ -98,14 +98,11 @@ def _check_facts(request: EditRequest) -> None:
     """Raise where an edit would have nothing to write, or two different things at one place."""
     if not request.facts:
         raise FactError("There are no facts to write. Give at least one.")
-    seen: dict[tuple[str, str], Fact] = {}
-    for fact in request.facts:
-        before = seen.setdefault((fact.prompt, fact.subject), fact)
-        if before.target_new != fact.target_new:
-            raise FactError(
-                f"Two facts contradict each other: {fact.prompt!r} about {fact.subject!r} shall be both "
-                f"{before.target_new!r} and {fact.target_new!r}. Keep one (`errata facts check FILE` finds them all)."
-            )
+    conflict = next(contradictions(request.facts), None)
+    if conflict is not None:
+        raise FactError(
+            f"Two facts contradict each other: {conflict}. Keep one (`errata facts check FILE` finds them all)."
+        )
     if request.stack is not None:
         request.stack.check_facts(request.facts)
 

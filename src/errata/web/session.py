@@ -18,7 +18,7 @@ from typing import cast
 from torch import nn
 
 from errata.edits import Entry, Stack, new_stack
-from errata.facts import Fact
+from errata.facts import Fact, contradictions
 from errata.models import EditableModel
 from errata.planning import EditRequest, prepare
 from errata.runtime import cache_root
@@ -267,21 +267,11 @@ class Session:
             handle.remove()
 
     def _check(self, space: Workspace, facts: Sequence[Fact]) -> None:
-        seen: dict[tuple[str, str], str] = {}
-        for fact in facts:
-            other = seen.setdefault(fact.key, fact.target_new)
-            if other != fact.target_new:
-                told = (
-                    f"{fact.question!r} is to be both {other!r} and {fact.target_new!r}. Keep one of the two."
-                )
-                raise FormError({"edit": told})
+        for conflict in contradictions(facts):
+            raise FormError({"edit": f"{conflict}. Keep one of the two."})
         for conflict in space.stack.conflicts(facts)[:1]:
-            raise FormError(
-                {
-                    "edit": f"{conflict.fact.question!r} shall be {conflict.fact.target_new!r}, but "
-                    f"{title(conflict.edit).lower()} made it {conflict.earlier.target_new!r}. Undo that edit first."
-                }
-            )
+            known = replace(conflict, earlier_source=title(conflict.earlier_source).lower())
+            raise FormError({"edit": f"{known}. Undo that edit first."})
 
     def _check_free(self, space: Workspace) -> None:
         if space.busy:

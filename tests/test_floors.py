@@ -274,18 +274,123 @@ def test_nothing_guesses_by_attribute_or_passes_keywords_through(file: str) -> N
 def passes_keywords_through(function: ast.FunctionDef | ast.Lambda) -> bool:
     """Whether the function takes `**anything` and gives it to another one; typed keywords (`Unpack`) are checked."""
     kwarg = function.args.kwarg
-    if (
-        kwarg is not None
-        and kwarg.annotation is not None
-        and ast.unparse(kwarg.annotation).startswith("Unpack[")
-    ):
-        return False
     handed_on = (
         node.value for node in ast.walk(function) if isinstance(node, ast.keyword) and node.arg is None
     )
-    return kwarg is not None and any(
-        isinstance(value, ast.Name) and value.id == kwarg.arg for value in handed_on
+    return (
+        kwarg is not None
+        and not names_its_keywords(kwarg)
+        and any(isinstance(value, ast.Name) and value.id == kwarg.arg for value in handed_on)
     )
+
+
+def names_its_keywords(kwarg: ast.arg) -> bool:
+    """Whether `**words` are those of a TypedDict: `**words: Unpack[Words]`."""
+    return isinstance(kwarg.annotation, ast.Subscript) and dotted(kwarg.annotation.value) == "Unpack"
+
+
+@pytest.mark.parametrize(
+    ("function", "passes"),
+    [
+        ("def f(**words): g(**words)", True),
+        ("def f(**words: object): g(**words)", True),
+        ("def f(**words: list[int]): g(**words)", True),
+        ("def f(**words: Unpack[Words]): g(**words)", False),
+        ("def f(**words): g(words)", False),
+        ("def f(words): g(**words)", False),
+    ],
+)
+def test_the_rule_knows_keywords_that_are_named(function: str, passes: bool) -> None:
+    (parsed,) = ast.parse(function).body
+    assert isinstance(parsed, ast.FunctionDef)
+    assert passes_keywords_through(parsed) is passes
+
+
+# --- the size of functions -------------------------------------------------------------------------
+
+LONGEST_FUNCTION = 40
+"""Lines of a function, its signature and docstring among them."""
+LONGEST_COMMAND = 25
+"""Lines of a command's body: a command has its options in its signature, and their help."""
+MOST_PARAMETERS = 7
+TOO_LARGE_FOR_NOW = {
+    "cli/edit.py: edit",
+    "cli/methods.py: methods",
+    "cli/stack.py: edit",
+    "facts/fact.py: __init__",
+    "methods/rome.py: rome_step",
+    "planning/neighbors.py: find_neighbors",
+    "solve/spread.py: _update",
+    "solve/spread.py: spread",
+    "values/targets.py: optimize_targets",
+}
+"""Functions that are still to be taken apart; nothing is added here."""
+
+
+@cache
+def commands() -> frozenset[str]:
+    """The functions that `cli/app.py` makes commands, as `cli/edit.py: edit`, and its own root."""
+    registered = {
+        call.args[0]
+        for call in ast.walk(tree("cli/app.py"))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Call)
+        and dotted(call.func.func).endswith(".command")
+    }
+    assert registered, "cli/app.py registers no commands any more: read where they are"
+    return frozenset(
+        f"cli/{module}.py: {name}" for module, _, name in (dotted(one).partition(".") for one in registered)
+    )
+
+
+def functions_in(module: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(module):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def faults_of_size(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """What is too large about a function of that name (`file: function`), in words."""
+    assert function.end_lineno is not None
+    if name in commands():
+        statements = function.body[1:] if ast.get_docstring(function) else function.body
+        lines = function.end_lineno - statements[0].lineno + 1
+        return [f"{name}: the body has {lines} lines"] if lines > LONGEST_COMMAND else []
+    lines = function.end_lineno - function.lineno + 1
+    too_long = [f"{name} has {lines} lines"] if lines > LONGEST_FUNCTION else []
+    arguments = function.args
+    named = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    parameters = len(named) - (named[:1] in (["self"], ["cls"]))
+    return too_long + ([f"{name} has {parameters} parameters"] if parameters > MOST_PARAMETERS else [])
+
+
+@pytest.mark.parametrize("file", files())
+def test_a_function_is_short_and_takes_few_parameters(file: str) -> None:
+    faults = [
+        fault
+        for function in functions_in(tree(file))
+        if (name := f"{file}: {function.name}") not in TOO_LARGE_FOR_NOW
+        for fault in faults_of_size(name, function)
+    ]
+    assert not faults, "a function is made of several, or some of its parameters are one thing with a name"
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "faults"),
+    [
+        ("x.py: f", "def f(self, a, b, c, d, e, f, g): pass", 0),
+        ("x.py: f", "def f(a, b, c, d, *, e, f, g, h): pass", 1),
+        ("x.py: f", "def f(a, b, c, d, e, f, g, **words): pass", 0),
+        ("x.py: f", "def f():\n" + 39 * "    pass\n", 0),
+        ("x.py: f", "def f():\n" + 40 * "    pass\n", 1),
+        ("cli/show.py: show", "def show(a, b, c, d, e, f, g, h):\n" + 25 * "    pass\n", 0),
+        ("cli/show.py: show", "def show():\n    'Help.'\n" + 25 * "    pass\n", 0),
+        ("cli/show.py: show", "def show():\n" + 26 * "    pass\n", 1),
+    ],
+)
+def test_the_rule_measures_functions(name: str, function: str, faults: int) -> None:
+    (one,) = functions_in(ast.parse(function))
+    assert len(faults_of_size(name, one)) == faults
 
 
 # --- the weight ledger -----------------------------------------------------------------------------

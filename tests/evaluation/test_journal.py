@@ -8,7 +8,7 @@ import pytest
 from edit_cases import random_edit
 from errata.evaluation import fluency, generation, probabilities
 from errata.evaluation.evaluate import evaluate
-from errata.evaluation.journal import Journal
+from errata.evaluation.journal import Journal, Stage
 from errata.results.results import Results
 from families import FACTS, tiny_model
 
@@ -93,6 +93,11 @@ def test_where_nothing_can_be_kept_the_evaluation_goes_on(
 def test_sampled_texts_are_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("gpt2")
     prompts = [(5, 6, 7), (8, 9), (6, 5, 7)]
-    fresh = fluency.sample_tokens(model, prompts, length=3, journal=Journal.of(tmp_path, model))
+
+    def written() -> list[tuple[int, ...]]:
+        stage = Stage("texts", journal=Journal.of(tmp_path, model))
+        return fluency.sample_tokens(model, prompts, length=3, stage=stage)
+
+    fresh = written()
     monkeypatch.setattr(fluency, "_sample", lambda *_: pytest.fail("these texts were kept"))
-    assert fluency.sample_tokens(model, prompts, length=3, journal=Journal.of(tmp_path, model)) == fresh
+    assert written() == fresh

@@ -1,7 +1,7 @@
 """Looking into a model: where it keeps what it knows."""
 
 from errata.analysis.effects import DECISIVE, KINDS, Effects, average, critical_layers
-from errata.analysis.locating import LeftOut, Located, locate
+from errata.analysis.locating import LeftOut, Located, TraceSettings, TraceWords, locate
 from errata.analysis.locating_folder import PAGE, PRESET, check_extra, span, summary, write_located
 from errata.analysis.similarity import component_similarity
 
@@ -13,6 +13,8 @@ __all__ = [
     "Effects",
     "LeftOut",
     "Located",
+    "TraceSettings",
+    "TraceWords",
     "average",
     "check_extra",
     "component_similarity",

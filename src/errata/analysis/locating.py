@@ -5,11 +5,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from errata.analysis.effects import KINDS, Effects, effects_from_json
 from errata.analysis.restoring import Restored, Traceable, noise_scale, restore_everywhere
@@ -60,15 +61,48 @@ def usual_window(layers: int) -> int:
     return max(1, min(PUBLISHED_WINDOW, layers * PUBLISHED_WINDOW // PUBLISHED_LAYERS))
 
 
+@dataclass(frozen=True)
+class TraceSettings:
+    """How a fact is traced.
+
+    Raises:
+        SettingsError: a number without a sense.
+    """
+
+    samples: int = 10
+    """Draws of noise for each fact."""
+    window: int | None = None
+    """FFN or attention outputs put back at once; default: `usual_window` of the model's layers."""
+    noise: float = 3.0
+    """In standard deviations of the embeddings."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no run can use."""
+        if self.samples < 1:
+            raise SettingsError(f"samples is {self.samples}. At least one draw of noise is needed.")
+        if self.window is not None and self.window < 1:
+            raise SettingsError(f"window is {self.window}. It must hold at least one layer.")
+        if not self.noise > 0:
+            raise SettingsError(f"noise is {self.noise}. It must be more than 0.")
+
+
+class TraceWords(TypedDict, total=False):
+    """The keywords of `locate`: the fields of `TraceSettings` after the number of samples."""
+
+    window: int | None
+    noise: float
+    seed: int
+
+
 def locate(
     model: EditableModel,
     facts: Sequence[Fact],
     samples: int = 10,
-    window: int | None = None,
-    noise: float = 3.0,
-    seed: int = 0,
+    *,
     keep_in: Path | None = None,
     on_progress: Progress = silent,
+    **words: Unpack[TraceWords],
 ) -> Located:
     """Trace every fact that the model knows (Meng et al. 2022, section 2 and appendix B).
 
@@ -82,7 +116,7 @@ def locate(
         PromptTooLong: a fact does not fit the model.
         SettingsError: a number without a sense.
     """
-    _check(samples, window, noise)
+    settings = TraceSettings(samples, **words)
     if not facts:
         raise FactError("There are no facts to trace. Give at least one with a target_true.")
     known, left_out = _known(model, facts)
@@ -92,28 +126,8 @@ def locate(
             "Give facts that it knows; `errata evaluate` shows what it answers."
         )
     questions = [Traceable.of(row) for row in known]
-    run = _Run(
-        model=model,
-        samples=samples,
-        window=usual_window(model.layers) if window is None else window,
-        scale=noise * (sigma := noise_scale(model, questions)),
-        seed=seed,
-        fingerprint=model.measure_fingerprint(),
-        store=None if keep_in is None else Store(keep_in, "Traces", suffix=".json"),
-    )
-    return Located(
-        model=model.name,
-        revision=model.revision,
-        fingerprint=run.fingerprint,
-        layers=model.layers,
-        samples=samples,
-        window=run.window,
-        noise=noise,
-        sigma=sigma,
-        seed=seed,
-        effects=tuple(run.effects_of(questions, on_progress)),
-        left_out=tuple(left_out),
-    )
+    run = _Run.of(model, questions, settings, keep_in)
+    return run.located(questions, left_out, on_progress)
 
 
 @dataclass(frozen=True)
@@ -121,13 +135,49 @@ class _Run:
     """What the numbers of a fact depend on, and where they are kept."""
 
     model: EditableModel
-    samples: int
+    settings: TraceSettings
     window: int
-    scale: float
-    """Standard deviation of the noise."""
-    seed: int
+    sigma: float
+    """Standard deviation of the embeddings."""
     fingerprint: str
     store: Store | None
+
+    @classmethod
+    def of(
+        cls,
+        model: EditableModel,
+        questions: Sequence[Traceable],
+        settings: TraceSettings,
+        keep_in: Path | None,
+    ) -> "_Run":
+        """Measure what the run of these questions begins with."""
+        window = usual_window(model.layers) if settings.window is None else settings.window
+        sigma = noise_scale(model, questions)
+        store = None if keep_in is None else Store(keep_in, "Traces", suffix=".json")
+        return cls(model, settings, window, sigma, model.measure_fingerprint(), store)
+
+    @property
+    def scale(self) -> float:
+        """Standard deviation of the noise."""
+        return self.settings.noise * self.sigma
+
+    def located(
+        self, questions: Sequence[Traceable], left_out: Sequence[LeftOut], on_progress: Progress
+    ) -> Located:
+        """Trace all questions, and say how."""
+        return Located(
+            model=self.model.name,
+            revision=self.model.revision,
+            fingerprint=self.fingerprint,
+            layers=self.model.layers,
+            samples=self.settings.samples,
+            window=self.window,
+            noise=self.settings.noise,
+            sigma=self.sigma,
+            seed=self.settings.seed,
+            effects=tuple(self.effects_of(questions, on_progress)),
+            left_out=tuple(left_out),
+        )
 
     def effects_of(self, questions: Sequence[Traceable], on_progress: Progress) -> list[Effects]:
         """Trace all, group by group; what is kept already is taken from there."""
@@ -159,11 +209,11 @@ class _Run:
     def _draw(self, question: Traceable) -> Float[Tensor, "sample token d_model"]:
         """The fact's own draws, the same whatever it is traced with."""
         row = question.row.row
-        named = hashlib.sha256(json.dumps([self.seed, row.prompt, row.subject]).encode()).digest()
+        named = hashlib.sha256(json.dumps([self.settings.seed, row.prompt, row.subject]).encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(named[:7], "big"))
         embeddings = self.model.model.get_submodule(self.model.architecture.embeddings)
         shape = (
-            self.samples,
+            self.settings.samples,
             question.subject[1] - question.subject[0],
             embeddings.get_parameter("weight").shape[1],
         )
@@ -197,8 +247,9 @@ class _Run:
 
     def _key(self, question: Traceable) -> str:
         row = question.row.row
-        recipe = [VERSION, self.fingerprint, str(self.model.dtype), self.samples, self.window, self.scale]
-        return digest_of([*recipe, self.seed, row.prompt, row.subject, row.target])
+        settings = self.settings
+        recipe = [VERSION, self.fingerprint, str(self.model.dtype), settings.samples, self.window, self.scale]
+        return digest_of([*recipe, settings.seed, row.prompt, row.subject, row.target])
 
 
 def _read_effects(file: Path) -> Effects:
@@ -215,15 +266,6 @@ def _counter(on_progress: Progress, done: int, facts: int, total: int) -> Callab
         on_progress(STAGE, done + layers * facts, total)
 
     return report
-
-
-def _check(samples: int, window: int | None, noise: float) -> None:
-    if samples < 1:
-        raise SettingsError(f"samples is {samples}. At least one draw of noise is needed.")
-    if window is not None and window < 1:
-        raise SettingsError(f"window is {window}. It must hold at least one layer.")
-    if not noise > 0:
-        raise SettingsError(f"noise is {noise}. It must be more than 0.")
 
 
 def _known(model: EditableModel, facts: Sequence[Fact]) -> tuple[list[EncodedRow], list[LeftOut]]:

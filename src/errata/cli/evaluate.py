@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +14,11 @@ import errata
 from errata.cli import downstream, drawing, inputs, options
 from errata.cli.inputs import check_extra, check_output, check_tracker, load_model, read_edit
 from errata.cli.tables import counted, score_blocks, scores_json
-from errata.cli.terminal import is_main, session
+from errata.cli.terminal import Terminal, is_main, session
 from errata.runtime import atomic_file, cache_root
 
 if TYPE_CHECKING:
-    from errata.evaluation import References
+    from errata.evaluation import Downstream, EvaluationWords, References
 
 KEPT = "evaluations"
 """The folder in the cache where finished batches are kept until the evaluation is done."""
@@ -92,71 +94,142 @@ def evaluate(
 ) -> None:
     """Ask MODEL the facts, their paraphrases and neighbors, and tell the scores: before and after EDIT, if given."""
     with session(seed=seed, quiet=quiet, as_json=as_json, together=True) as terminal:
-        for place in (output, report):
+        outputs = _Outputs(output, report, track)
+        outputs.check()
+        fluency = fluency or references is not None
+        measurement = _Measurement(
+            facts=drawing.draw(terminal, facts, data_dir, sample, seed, trial),
+            folder=edit,
+            edit=None if edit is None else read_edit(edit),
+            options={
+                "generate": generate,
+                "trustworthy": trustworthy,
+                "fluency": fluency,
+                "references": _references(model, references) if fluency else None,
+                "texts": [] if perplexity is None else _texts(perplexity),
+                "seed": seed,
+                "keep_in": cache_root() / KEPT,
+            },
+            tasks=downstream.Wanted.of(tasks, tasks_path, tasks_limit, facts),
+        )
+        loaded = load_model(terminal, model, dtype, device, device_map)
+        results = measurement.evaluate(terminal, loaded)
+        if is_main():
+            _EvaluationReport(loaded, measurement, results, outputs).show(terminal)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Where the scores go besides the terminal."""
+
+    folder: Path | None
+    page: Path | None
+    tracker: str | None
+
+    def check(self) -> None:
+        """Raise before hours of work where something could not be written.
+
+        Raises:
+            OutputExists, OSError: as `check_output`.
+            SettingsError, MissingExtra: the report's or the tracker's package is not installed.
+        """
+        for place in (self.folder, self.page):
             if place is not None:
                 check_output(place)
-        if report is not None:
+        if self.page is not None:
             check_extra()
-        check_tracker(track)
-        asked = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
-        found = None if edit is None else read_edit(edit)
-        known = _references(model, references) if fluency or references is not None else None
-        texts = [] if perplexity is None else _texts(perplexity)
-        wanted = downstream.Wanted.of(tasks, tasks_path, tasks_limit, facts)
-        loaded = load_model(terminal, model, dtype, device, device_map)
+        check_tracker(self.tracker)
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What a command wants measured: facts, with an edit or without, and what is asked besides their questions."""
+
+    facts: Sequence[errata.Fact]
+    folder: Path | None
+    """Of the edit."""
+    edit: errata.Edit | None
+    options: EvaluationWords
+    tasks: downstream.Wanted
+
+    def evaluate(self, terminal: Terminal, model: errata.EditableModel) -> errata.Results:
+        """Ask the model, with progress."""
         with terminal.progress("Evaluating") as on_progress:
-            results = errata.evaluate(
-                loaded,
-                asked,
-                found,
-                on_progress=on_progress,
-                generate=generate,
-                trustworthy=trustworthy,
-                fluency=fluency or references is not None,
-                references=known,
-                texts=texts,
-                seed=seed,
-                keep_in=cache_root() / KEPT,
-            )
-        if not is_main():
-            return
-        with_edit = "" if edit is None else f" with {edit}"
-        terminal.show(Text.assemble((loaded.name, "bold"), f"{with_edit}, {counted(len(asked), 'fact')}"))
-        for block in score_blocks(results):
+            return errata.evaluate(model, self.facts, self.edit, on_progress, **self.options)
+
+    def run_tasks(self, terminal: Terminal, model: errata.EditableModel) -> Downstream | None:
+        """Run the tasks of the harness, if there are any."""
+        return self.tasks.run(terminal, model, self.edit, self.options.get("seed", 0))
+
+    @property
+    def with_edit(self) -> str:
+        """What is said of the edit behind the model's name."""
+        return "" if self.folder is None else f" with {self.folder}"
+
+
+@dataclass(frozen=True)
+class _EvaluationReport:
+    """A finished measurement, and where its scores go."""
+
+    model: errata.EditableModel
+    measurement: _Measurement
+    results: errata.Results
+    outputs: _Outputs
+
+    def show(self, terminal: Terminal) -> None:
+        """Print the scores, run the tasks of the harness, and write what is to be written."""
+        facts = counted(len(self.measurement.facts), "fact")
+        terminal.show(Text.assemble((self.model.name, "bold"), f"{self.measurement.with_edit}, {facts}"))
+        for block in score_blocks(self.results):
             terminal.show(block)
-        ran = wanted.run(terminal, loaded, found, seed)
-        if ran is not None:
-            terminal.show(downstream.task_table(ran))
-        if results.broken:
-            broken = counted(len(results.broken), "fact")
+        tasks = self.measurement.run_tasks(terminal, self.model)
+        if tasks is not None:
+            terminal.show(downstream.task_table(tasks))
+        self._show_limits(terminal)
+        self._write(terminal, tasks)
+        terminal.result(self._about(tasks))
+
+    def _show_limits(self, terminal: Terminal) -> None:
+        """Say what the scores do not tell."""
+        edit, asked = self.measurement.edit, self.results.settings["edit_facts_asked"]
+        if self.results.broken:
+            broken = counted(len(self.results.broken), "fact")
             terminal.show(Text(f"The model's output was not a number for {broken}.", style="red"))
-        if found is not None and results.settings["edit_facts_asked"] != len(found.facts):
+        if edit is not None and asked != len(edit.facts):
             terminal.note(
-                f"The edit has {counted(len(found.facts), 'fact')}, and {results.settings['edit_facts_asked']} of them "
-                "were asked: the scores say nothing about the others."
+                f"The edit has {counted(len(edit.facts), 'fact')}, and {asked} of them were asked: the scores say "
+                "nothing about the others."
             )
-        inputs.track(track, edit.name if edit is not None else Path(loaded.name).name, found, results)
-        if output is not None:
-            saved = results.save(output)
-            if ran is not None:
-                downstream.keep(ran, saved)
+
+    def _write(self, terminal: Terminal, tasks: Downstream | None) -> None:
+        """Write the answers, the page and what is tracked, where they are wanted."""
+        measurement, outputs = self.measurement, self.outputs
+        name = Path(self.model.name).name if measurement.folder is None else measurement.folder.name
+        inputs.track(outputs.tracker, name, measurement.edit, self.results)
+        if outputs.folder is not None:
+            saved = self.results.save(outputs.folder)
+            if tasks is not None:
+                downstream.keep(tasks, saved)
             terminal.show(Text.assemble("Every answer is in ", (f"{saved}.", "bold")))
-        if report is not None:
-            _write_report(report, loaded, results, f"{loaded.name}{with_edit}")
-            terminal.show(Text.assemble("The report is ", (f"{report}.", "bold")))
-        terminal.result(
-            {
-                "model": loaded.name,
-                "revision": loaded.revision,
-                "edit": None if edit is None else str(edit),
-                "facts": len(asked),
-                "not_a_number": len(results.broken),
-                "scores": scores_json(results),
-                "tasks": None if ran is None else ran.to_json(),
-                "output": None if output is None else str(output),
-                "report": None if report is None else str(report),
-            }
-        )
+        if outputs.page is not None:
+            title = f"{self.model.name}{measurement.with_edit}"
+            _write_report(outputs.page, self.model, self.results, title)
+            terminal.show(Text.assemble("The report is ", (f"{outputs.page}.", "bold")))
+
+    def _about(self, tasks: Downstream | None) -> dict[str, object]:
+        """The same for programs."""
+        folder, outputs = self.measurement.folder, self.outputs
+        return {
+            "model": self.model.name,
+            "revision": self.model.revision,
+            "edit": None if folder is None else str(folder),
+            "facts": len(self.measurement.facts),
+            "not_a_number": len(self.results.broken),
+            "scores": scores_json(self.results),
+            "tasks": None if tasks is None else tasks.to_json(),
+            "output": None if outputs.folder is None else str(outputs.folder),
+            "report": None if outputs.page is None else str(outputs.page),
+        }
 
 
 def _write_report(file: Path, model: errata.EditableModel, results: errata.Results, title: str) -> None:

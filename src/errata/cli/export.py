@@ -167,6 +167,10 @@ class _Cost:
                 made.add_row(row.label, *map(percent, cells))
         return made
 
+    def to_json(self) -> dict[str, object]:
+        """The scores of both, for programs."""
+        return {"edit": scores_json(self.whole), "adapter": scores_json(self.cut)}
+
 
 def _differences(terminal: Terminal, edit: errata.Edit, model: str | None, output: Path) -> None:
     from errata.delivery import DIFF, to_weights
@@ -196,11 +200,7 @@ def _report(
             f" is the edit of {counted(len(edit.facts), 'fact')} for {edit.origin.model} as a LoRA adapter, {how}.",
         )
     )
-    made = table("Weight", ">Rank", ">of", ">Norm", ">Lost")
-    for path, one in cuts.items():
-        share = one.lost / one.norm if one.norm else 0.0
-        made.add_row(path, str(one.delta.rank), str(one.full_rank), f"{one.norm:.4g}", f"{share:.2%}")
-    terminal.show(made)
+    terminal.show(_cut_table(cuts))
     if cost is not None:
         terminal.show(cost.table())
     elif lost:
@@ -214,18 +214,21 @@ def _report(
             "output": str(output),
             "format": "peft",
             "norm_lost": lost,
-            "weights": {
-                path: {
-                    "rank": one.delta.rank,
-                    "full_rank": one.full_rank,
-                    "norm": one.norm,
-                    "lost": one.lost,
-                }
-                for path, one in cuts.items()
-            },
-            "scores": None
-            if cost is None
-            else {"edit": scores_json(cost.whole), "adapter": scores_json(cost.cut)},
+            "weights": {path: _cut_json(one) for path, one in cuts.items()},
+            "scores": None if cost is None else cost.to_json(),
         }
     )
     terminal.note(f'In Python: PeftModel.from_pretrained(model, "{output}")')
+
+
+def _cut_table(cuts: dict[str, Cut]) -> Table:
+    """What is left of each weight's change."""
+    rows = table("Weight", ">Rank", ">of", ">Norm", ">Lost")
+    for path, one in cuts.items():
+        share = one.lost / one.norm if one.norm else 0.0
+        rows.add_row(path, str(one.delta.rank), str(one.full_rank), f"{one.norm:.4g}", f"{share:.2%}")
+    return rows
+
+
+def _cut_json(one: Cut) -> dict[str, object]:
+    return {"rank": one.delta.rank, "full_rank": one.full_rank, "norm": one.norm, "lost": one.lost}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ import errata
 from errata.cli import drawing, options, preparing
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, table
-from errata.cli.terminal import PROBLEMS, no_warnings, session
+from errata.cli.terminal import PROBLEMS, Terminal, no_warnings, session
 from errata.errors import FactError
 from errata.facts import Problem, find_facts, sample_facts
 
@@ -51,30 +52,15 @@ def check(
         file = find_facts(file, data_dir)
         if not file.is_file():
             raise FactError(f"There is no file {file}.")
-        problems = errata.check_facts(file)
-        errors = sum(problem.severity == "error" for problem in problems)
-        unusable = any(problem.severity == "error" and problem.line is None for problem in problems)
-        usable = [] if unusable else _usable(file)
-        count = len(usable)
-        drawn = sample_facts(usable, sample, seed, trial)
-        if problems:
-            terminal.show(_table(problems))
-        terminal.show(f"{file}: {_verdict(count, errors, len(problems) - errors)}")
+        checked = _Check.of(file)
+        drawn = sample_facts(checked.usable, sample, seed, trial)
+        checked.show(terminal)
         if sample is not None:
             terminal.show(
                 f"Trial {trial} of seed {seed}: {counted(len(drawn), 'fact')}, the first {_first(drawn)}."
             )
-        terminal.result(
-            {
-                "file": str(file),
-                "facts": count,
-                "sample": None if sample is None else [fact.case_id for fact in drawn],
-                "errors": errors,
-                "warnings": len(problems) - errors,
-                "problems": [_row(problem) for problem in problems],
-            }
-        )
-    if errors:
+        terminal.result(checked.about(None if sample is None else drawn))
+    if checked.errors:
         raise typer.Exit(PROBLEMS)
 
 
@@ -112,6 +98,49 @@ def neighbors(
         errata.write_facts(output, found.facts)
         terminal.show(f"{counted(len(found.facts), 'fact')} written to {output}.")
         terminal.result({"output": str(output), **preparing.neighbors_json(facts, found)})
+
+
+@dataclass(frozen=True)
+class _Check:
+    """What is wrong in a file of facts, and the facts that can be used."""
+
+    file: Path
+    problems: Sequence[Problem]
+    usable: Sequence[errata.Fact]
+
+    @classmethod
+    def of(cls, file: Path) -> _Check:
+        """Check a file and read what can be used of it."""
+        problems = errata.check_facts(file)
+        unusable = any(problem.severity == "error" and problem.line is None for problem in problems)
+        return cls(file, problems, [] if unusable else _usable(file))
+
+    @property
+    def errors(self) -> int:
+        """The number of errors; the other problems are warnings."""
+        return sum(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def warnings(self) -> int:
+        """The number of warnings."""
+        return len(self.problems) - self.errors
+
+    def show(self, terminal: Terminal) -> None:
+        """Print the problems and the verdict."""
+        if self.problems:
+            terminal.show(_table(self.problems))
+        terminal.show(f"{self.file}: {_verdict(len(self.usable), self.errors, self.warnings)}")
+
+    def about(self, drawn: Sequence[errata.Fact] | None) -> dict[str, object]:
+        """The same for programs, with the facts that were drawn."""
+        return {
+            "file": str(self.file),
+            "facts": len(self.usable),
+            "sample": None if drawn is None else [fact.case_id for fact in drawn],
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "problems": [_row(problem) for problem in self.problems],
+        }
 
 
 def _usable(file: Path) -> list[errata.Fact]:

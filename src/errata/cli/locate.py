@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,10 @@ from errata.cli import options
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, percent, table
 from errata.cli.terminal import Terminal, session
+from errata.runtime import cache_root
 
 if TYPE_CHECKING:
-    from errata.analysis import Located
+    from errata.analysis import Located, TraceWords
 
 EPILOG = options.examples(
     "errata locate almanac --facts facts.jsonl --output located",
@@ -59,27 +61,39 @@ def locate(
     """
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         from errata.analysis import check_extra, summary, write_located
-        from errata.analysis import locate as trace_facts
-        from errata.runtime import cache_root
 
         if output is not None:
             check_output(output)
             check_extra()
         asked = errata.read_facts(facts)
         loaded = load_model(terminal, model, dtype, device, device_map)
-        kept = cache_root() / KEPT
-        try:
-            with terminal.progress(f"Locating the facts of {loaded.name}") as on_progress:
-                found = trace_facts(loaded, asked, noise_samples, window, noise, seed, kept, on_progress)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"Finished facts are kept under {kept}: the same command goes on from there."
-            ) from None
+        words: TraceWords = {"window": window, "noise": noise, "seed": seed}
+        found = _trace(terminal, loaded, asked, noise_samples, words)
         if output is not None:
             terminal.note("Drawing ...")
             write_located(found, output, figures)
         _report(terminal, found, output)
         terminal.result({**summary(found), "output": None if output is None else str(output)})
+
+
+def _trace(
+    terminal: Terminal,
+    model: errata.EditableModel,
+    facts: Sequence[errata.Fact],
+    samples: int,
+    words: TraceWords,
+) -> Located:
+    """`errata.analysis.locate` with progress; when it is stopped, the message says what is kept."""
+    from errata.analysis import locate
+
+    kept = cache_root() / KEPT
+    try:
+        with terminal.progress(f"Locating the facts of {model.name}") as on_progress:
+            return locate(model, facts, samples, keep_in=kept, on_progress=on_progress, **words)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"Finished facts are kept under {kept}: the same command goes on from there."
+        ) from None
 
 
 def _report(terminal: Terminal, found: Located, output: Path | None) -> None:

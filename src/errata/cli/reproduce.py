@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,22 +95,14 @@ def reproduce(
             _tell(terminal, request, folder, plan(request, folder))
             return
         check_extra()
-        _run(terminal, request, folder, dtype, device, device_map)
+        _run(terminal, request, folder, partial(load_model, terminal, model, dtype, device, device_map))
 
 
 def _run(
-    terminal: Terminal,
-    request: Request,
-    folder: Path,
-    dtype: str | None,
-    device: str | None,
-    device_map: str | None,
+    terminal: Terminal, request: Request, folder: Path, load: Callable[[], errata.EditableModel]
 ) -> None:
     from errata.experiments import make_table, run_cells
     from errata.report import write_report
-
-    def load() -> errata.EditableModel:
-        return load_model(terminal, request.model, dtype, device, device_map)
 
     try:
         with terminal.progress(request.recipe.name) as on_progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,9 +77,9 @@ def train_editor(
         given = parse_assignments(settings or [])
         if steps is not None:
             given["steps"] = steps
-        asked, source = _facts(model, facts or [])
+        training = _Training(*_facts(model, facts or []), output, given, seed, keep_every)
         loaded = load_model(terminal, model, dtype, device, device_map)
-        trained = _train(terminal, loaded, asked, output, given, seed, source, keep_every)
+        trained = training.run(terminal, loaded)
         _report(terminal, trained, loaded, output)
 
 
@@ -100,36 +101,39 @@ def _facts(model: str, files: list[Path]) -> tuple[list[errata.Fact], str]:
     return training_facts(OWN_FACTS), f"the {OWN_FACTS} half of {model}'s world"
 
 
-def _train(
-    terminal: Terminal,
-    model: errata.EditableModel,
-    facts: list[errata.Fact],
-    output: Path,
-    settings: dict[str, object],
-    seed: int,
-    source: str,
-    keep_every: int,
-) -> TrainedEditor:
-    """`train_editor` with progress; when it is stopped, the message tells what is kept."""
-    from errata.methods.mend import train_editor
+@dataclass(frozen=True)
+class _Training:
+    """A training as the options ask for it."""
 
-    try:
-        with terminal.progress(f"Training an editor for {model.name}") as on_progress:
-            return train_editor(
-                model,
-                facts,
-                output,
-                settings,
-                seed,
-                source=source,
-                keep_every=keep_every,
-                on_progress=on_progress,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"{output} was not written. What is done is kept in {output}.partial every {keep_every} steps: the same "
-            "command goes on from there."
-        ) from None
+    facts: list[errata.Fact]
+    source: str
+    """Which facts these are, in words."""
+    output: Path
+    settings: dict[str, object]
+    seed: int
+    keep_every: int
+
+    def run(self, terminal: Terminal, model: errata.EditableModel) -> TrainedEditor:
+        """`train_editor` with progress; when it is stopped, the message says what is kept."""
+        from errata.methods.mend import train_editor
+
+        try:
+            with terminal.progress(f"Training an editor for {model.name}") as on_progress:
+                return train_editor(
+                    model,
+                    self.facts,
+                    self.output,
+                    self.settings,
+                    self.seed,
+                    source=self.source,
+                    keep_every=self.keep_every,
+                    on_progress=on_progress,
+                )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{self.output} was not written. What is done is kept in {self.output}.partial every {self.keep_every} "
+                "steps: the same command goes on from there."
+            ) from None
 
 
 def _report(terminal: Terminal, trained: TrainedEditor, model: errata.EditableModel, output: Path) -> None:

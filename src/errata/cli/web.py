@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -11,7 +12,11 @@ from rich.text import Text
 from errata.cli import options
 from errata.cli.demo_facts import famous_facts
 from errata.cli.inputs import load_model
-from errata.cli.terminal import session
+from errata.cli.terminal import Terminal, session
+
+if TYPE_CHECKING:
+    import errata
+    from errata.web import Session, Stored
 
 EPILOG = options.examples(
     "errata web",
@@ -68,26 +73,33 @@ def web(
 
         serving.check_host(host, password)
         serving.check_gradio()
-        with serving.bind(host, port) as taken:
-            run = None
-            if stored is not None:
-                from errata.web import open_run
-
-                run = open_run(stored)
+        with serving.bind(host, port) as taken, ExitStack() as opened:
+            run = None if stored is None else _stored(stored)
             people = None
             if model is not None or stored is None:
-                from errata.web import Session
-
                 loaded = load_model(terminal, model or ALMANAC, dtype, device, device_map)
-                people = Session(loaded, covariance, seed)
-            try:
-                examples = famous_facts(EXAMPLES, seed) if people and people.model.name == ALMANAC else []
-                app = serving.make_app(people, examples, run, host=host, password=password)
-                address = f"http://{f'[{host}]' if ':' in host else host}:{taken.getsockname()[1]}"
-                terminal.show(Text.assemble("Errata is at ", (address, "bold"), ". Ctrl-C stops it."))
-                terminal.result({"address": address})
-                terminal.out.file.flush()
-                serving.serve(app, taken)
-            finally:
-                if people is not None:
-                    people.close()
+                people = opened.enter_context(closing(_session(loaded, covariance, seed)))
+            examples = famous_facts(EXAMPLES, seed) if people and people.model.name == ALMANAC else []
+            app = serving.make_app(people, examples, run, host=host, password=password)
+            _say_where(terminal, host, taken.getsockname()[1])
+            serving.serve(app, taken)
+
+
+def _stored(folder: Path) -> Stored:
+    from errata.web import open_run
+
+    return open_run(folder)
+
+
+def _session(model: errata.EditableModel, covariance: Path | None, seed: int) -> Session:
+    from errata.web import Session
+
+    return Session(model, covariance, seed)
+
+
+def _say_where(terminal: Terminal, host: str, port: int) -> None:
+    """Print the page's address at once, whoever reads."""
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    terminal.show(Text.assemble("Errata is at ", (address, "bold"), ". Ctrl-C stops it."))
+    terminal.result({"address": address})
+    terminal.out.file.flush()

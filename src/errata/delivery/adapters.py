@@ -142,8 +142,23 @@ def write_adapter(
         EditError: something other than linear maps is changed, or nothing at all.
     """
     check_peft()
-    from peft import LoraConfig, TaskType
+    ranks = _ranks(cuts, sites)
+    config = _lora_config(ranks, base, revision, transposed=any(sites[path].transposed for path in ranks))
+    config.save_pretrained(str(folder))
+    tensors: dict[str, Tensor] = {}
+    for path in ranks:
+        factors = cuts[path].delta.tensors
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = factors["right"]
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = factors["left"]
+    _save(tensors, folder / WEIGHTS)
 
+
+def _ranks(cuts: Mapping[str, Cut], sites: Mapping[str, Site]) -> dict[str, int]:
+    """The rank of each weight's change, of those that are changed.
+
+    Raises:
+        EditError: something other than linear maps is changed, or nothing at all.
+    """
     other = [path for path, site in sites.items() if not _is_linear(site)]
     if other:
         raise EditError(
@@ -153,6 +168,13 @@ def write_adapter(
     ranks = {path: one.delta.rank for path, one in cuts.items() if one.delta.rank}
     if not ranks:
         raise EditError("The edit changes nothing, so there is no adapter to write.")
+    return ranks
+
+
+def _lora_config(ranks: Mapping[str, int], base: str, revision: str | None, transposed: bool) -> "LoraConfig":
+    """The settings of an adapter with these ranks; alpha is the rank everywhere, so B A is added as it is."""
+    from peft import LoraConfig, TaskType
+
     most = max(ranks.values())
     patterns = {path: rank for path, rank in ranks.items() if rank != most}
     config = LoraConfig(
@@ -161,7 +183,7 @@ def write_adapter(
         rank_pattern=patterns,
         alpha_pattern=dict(patterns),
         target_modules=sorted(ranks),
-        fan_in_fan_out=any(sites[path].transposed for path in ranks),
+        fan_in_fan_out=transposed,
         bias="none",
         lora_dropout=0.0,
         task_type=TaskType.CAUSAL_LM,
@@ -170,13 +192,7 @@ def write_adapter(
         inference_mode=True,
     )
     config.target_modules = sorted(ranks)  # PEFT keeps a set, whose order changes from run to run
-    config.save_pretrained(str(folder))
-    tensors: dict[str, Tensor] = {}
-    for path in ranks:
-        factors = cuts[path].delta.tensors
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = factors["right"]
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = factors["left"]
-    _save(tensors, folder / WEIGHTS)
+    return config
 
 
 def write_diff(folder: Path, deltas: Mapping[str, Delta], sites: Mapping[str, Site]) -> None:

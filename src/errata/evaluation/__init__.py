@@ -1,7 +1,7 @@
 """What a model answers to the questions of its facts, with and without an edit."""
 
 from errata.evaluation.downstream import Downstream, Measure, Tasks, find_tasks
-from errata.evaluation.evaluate import evaluate
+from errata.evaluation.evaluate import EvaluationOptions, EvaluationWords, evaluate
 from errata.evaluation.generation import LENGTH, SENTENCE_END, continue_texts
 from errata.evaluation.perplexity import read_texts, text_perplexity
 from errata.evaluation.probabilities import encode_at, log_probabilities, make_plan, measure
@@ -13,6 +13,8 @@ __all__ = [
     "SENTENCE_END",
     "Downstream",
     "Edited",
+    "EvaluationOptions",
+    "EvaluationWords",
     "Measure",
     "Pair",
     "References",

@@ -7,14 +7,17 @@ itself. The outcome is a `Results` of raw answers; `errata.scores` computes ever
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import TypedDict
+
+from typing_extensions import Unpack
 
 from errata.edits import Edit
 from errata.errors import FactError
 from errata.evaluation.fluency import writings
 from errata.evaluation.generation import continuations, continue_texts
-from errata.evaluation.journal import Journal
+from errata.evaluation.journal import Journal, Stage
 from errata.evaluation.perplexity import measure_texts
 from errata.evaluation.prefixes import with_prefixed
 from errata.evaluation.probabilities import Plan, make_plan, measure
@@ -37,7 +40,42 @@ from errata.results import (
 )
 from errata.runtime import Progress, silent
 
-__all__ = ["continue_texts", "evaluate"]
+__all__ = ["EvaluationOptions", "EvaluationWords", "continue_texts", "evaluate"]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is measured of a model besides the plain questions of the facts, and where finished batches are kept."""
+
+    generate: bool = True
+    """The greedy answers to the prompts."""
+    trustworthy: bool = True
+    """The prompts behind a prefix too, and the reversed and two-hop questions."""
+    fluency: bool = False
+    """100 tokens after each generation prompt, sampled with the seed."""
+    references: References | None = None
+    """What consistency compares these with; default: the facts' own reference_texts, with statistics of them."""
+    texts: Sequence[str] = ()
+    """Plain texts whose perplexity is measured."""
+    seed: int = 0
+    keep_in: str | os.PathLike[str] | None = None
+    """A folder for finished batches until the evaluation is done: one that was killed goes on from them."""
+
+    def journal_of(self, model: EditableModel) -> Journal:
+        """Where finished batches are kept."""
+        return Journal() if self.keep_in is None else Journal.of(Path(self.keep_in), model)
+
+
+class EvaluationWords(TypedDict, total=False):
+    """The keywords of `evaluate`: the fields of `EvaluationOptions`."""
+
+    generate: bool
+    trustworthy: bool
+    fluency: bool
+    references: References | None
+    texts: Sequence[str]
+    seed: int
+    keep_in: str | os.PathLike[str] | None
 
 
 def evaluate(
@@ -45,25 +83,13 @@ def evaluate(
     facts: Sequence[Fact],
     edit: Edit | None = None,
     on_progress: Progress = silent,
-    generate: bool = True,
-    *,
-    trustworthy: bool = True,
-    fluency: bool = False,
-    references: References | None = None,
-    texts: Sequence[str] = (),
-    seed: int = 0,
-    keep_in: str | os.PathLike[str] | None = None,
+    **words: Unpack[EvaluationWords],
 ) -> Results:
     """Ask the model everything that the facts let one ask (METHODS "Evaluation").
 
     With an edit: once without it ("before") and once with it ("after"); the model is then as it was. Without one:
-    the model as it stands, as "after".
-
-    `generate=False` leaves out the greedy answers, `trustworthy=False` the prompts behind a prefix and the reversed and
-    two-hop questions. `fluency=True` lets the model also write 100 tokens after each generation prompt, sampled with
-    the seed; `references` are what consistency compares these with (default: the facts' own reference_texts, with
-    statistics of them). `texts` are plain texts whose perplexity is measured. Finished batches are kept in the folder
-    `keep_in`, if given, until the evaluation is done: one that was killed goes on from them, with the same numbers.
+    the model as it stands, as "after". Every field of `EvaluationOptions` may be given by its name (`generate=`,
+    `trustworthy=`, `fluency=`, `references=`, `texts=`, `seed=`, `keep_in=`).
 
     Raises:
         PromptTooLong: a question does not fit the model; the message names the fact and the field.
@@ -74,30 +100,29 @@ def evaluate(
     """
     if not facts:
         raise FactError("There are no facts to evaluate. Give at least one.")
-    exam = _exam(model, facts, edit, trustworthy, on_progress)
-    journal = Journal() if keep_in is None else Journal.of(Path(keep_in), model)
-    exam = replace(exam, generate=generate, texts=texts, seed=seed, journal=journal)
-    if fluency:
-        exam = replace(exam, fluency=True, references=references or references_of(facts))
-    settings = {**_settings(model, exam), "trustworthy": trustworthy, "edit_facts_asked": _asked(facts, edit)}
-
-    before: list[Outcomes] | list[None] = [None] * len(facts)
-    read: dict[Phase, tuple[PlainText, ...]] = {}
+    exam = _Exam.of(model, facts, edit, EvaluationOptions(**words), on_progress)
+    settings = {**_settings(exam), "edit_facts_asked": _asked(facts, edit)}
+    phases: dict[Phase, _Answers] = {}
     if edit is None:
-        after, read["after"] = exam.run("as it stands")
+        phases["after"] = exam.run("as it stands")
     else:
-        before, read["before"] = exam.run("before")
+        phases["before"] = exam.run("before")
         with edit.applied(model):
-            journal.enter(edit)
-            after, read["after"] = exam.run("after")
-    records = [
-        _record(sheet.fact, one, other) for sheet, one, other in zip(exam.sheets, before, after, strict=True)
-    ]
-    journal.close()
+            exam.journal.enter(edit)
+            phases["after"] = exam.run("after")
+    records = _records(exam.sheets, phases)
+    exam.journal.close()
     described = None if edit is None else _describe(edit)
-    return Results(
-        tuple(records), model.name, model.revision, described, settings, read if exam.texts else {}
-    )
+    texts = {phase: one.texts for phase, one in phases.items()} if exam.options.texts else {}
+    return Results(records, model.name, model.revision, described, settings, texts)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one state of the weights answers: to every fact, and about the plain texts."""
+
+    outcomes: Sequence[Outcomes]
+    texts: tuple[PlainText, ...]
 
 
 @dataclass(frozen=True)
@@ -107,48 +132,51 @@ class _Exam:
     model: EditableModel
     sheets: Sequence[Sheet]
     plan: Plan
+    options: EvaluationOptions
+    references: References | None
     on_progress: Progress
-    generate: bool = True
-    fluency: bool = False
-    references: References | None = None
-    texts: Sequence[str] = ()
-    seed: int = 0
-    journal: Journal = field(default_factory=Journal)
+    journal: Journal
 
-    def run(self, phase: str) -> tuple[list[Outcomes], tuple[PlainText, ...]]:
-        """The outcomes of every fact, and of the plain texts, with the weights as they are now."""
-        answers = measure(
-            self.model, self.plan, f"probabilities {phase}", self.on_progress, journal=self.journal
-        )
+    @classmethod
+    def of(
+        cls,
+        model: EditableModel,
+        facts: Sequence[Fact],
+        edit: Edit | None,
+        options: EvaluationOptions,
+        on_progress: Progress,
+    ) -> "_Exam":
+        """The questions of the facts, tokenised."""
+        asked = sheets(facts, Edited((*facts, *(edit.facts if edit is not None else ()))))
+        if options.trustworthy:
+            asked = with_prefixed(model, asked)
+        else:
+            left_out = {name: () for name, group in GROUPS.items() if group.optional}
+            asked = [replace(sheet, groups={**sheet.groups, **left_out}) for sheet in asked]
+        plan = make_plan(model, [pair for sheet in asked for pair in sheet.pairs])
+        journal = options.journal_of(model)
+        references = (options.references or references_of(facts)) if options.fluency else None
+        return cls(model, asked, plan, options, references, on_progress, journal)
+
+    def run(self, phase: str) -> _Answers:
+        """What the weights answer as they are now."""
+        model, options = self.model, self.options
+        answers = measure(model, self.plan, f"probabilities {phase}", self.on_progress, journal=self.journal)
         said: Sequence[Continuation | None] = [None] * len(self.sheets)
-        if self.generate:
-            stage = f"generation {phase}"
-            said = continuations(self.model, self.sheets, stage, self.on_progress, journal=self.journal)
+        if options.generate:
+            said = continuations(model, self.sheets, self._stage(f"generation {phase}"))
         written: Sequence[Writing | None] = [None] * len(self.sheets)
-        if self.fluency:
-            stage = f"texts {phase}"
-            written = writings(
-                self.model, self.sheets, self.references, self.seed, stage, self.on_progress, self.journal
-            )
+        if options.fluency:
+            stage = self._stage(f"texts {phase}")
+            written = writings(model, self.sheets, self.references, options.seed, stage)
         outcomes = [
             _outcomes(sheet, answers, one, other)
             for sheet, one, other in zip(self.sheets, said, written, strict=True)
         ]
-        return outcomes, tuple(measure_texts(self.model, self.texts)) if self.texts else ()
+        return _Answers(outcomes, tuple(measure_texts(model, options.texts)) if options.texts else ())
 
-
-def _exam(
-    model: EditableModel, facts: Sequence[Fact], edit: Edit | None, trustworthy: bool, on_progress: Progress
-) -> _Exam:
-    """The questions of the facts, tokenised."""
-    asked = sheets(facts, Edited((*facts, *(edit.facts if edit is not None else ()))))
-    if trustworthy:
-        asked = with_prefixed(model, asked)
-    else:
-        left_out = {name: () for name, group in GROUPS.items() if group.optional}
-        asked = [replace(sheet, groups={**sheet.groups, **left_out}) for sheet in asked]
-    plan = make_plan(model, [pair for sheet in asked for pair in sheet.pairs])
-    return _Exam(model, asked, plan, on_progress)
+    def _stage(self, name: str) -> Stage:
+        return Stage(name, self.on_progress, self.journal)
 
 
 def _asked(facts: Sequence[Fact], edit: Edit | None) -> int | None:
@@ -170,30 +198,37 @@ def _outcomes(
     return outcomes_of(groups, continuation, writing)
 
 
-def _record(fact: Fact, before: Outcomes | None, after: Outcomes) -> Record:
-    return Record(
-        case_id=fact.case_id,
-        subject=fact.subject,
-        prompt=fact.question,
-        target_new=fact.target_new,
-        target_true=fact.target_true,
-        relation_id=fact.relation_id,
-        before=before,
-        after=after,
+def _records(sheets: Sequence[Sheet], phases: Mapping[Phase, _Answers]) -> tuple[Record, ...]:
+    """The outcomes of each fact before and after; without an edit there is no before."""
+    before = phases["before"].outcomes if "before" in phases else [None] * len(sheets)
+    return tuple(
+        Record(
+            case_id=sheet.fact.case_id,
+            subject=sheet.fact.subject,
+            prompt=sheet.fact.question,
+            target_new=sheet.fact.target_new,
+            target_true=sheet.fact.target_true,
+            relation_id=sheet.fact.relation_id,
+            before=one,
+            after=other,
+        )
+        for sheet, one, other in zip(sheets, before, phases["after"].outcomes, strict=True)
     )
 
 
-def _settings(model: EditableModel, exam: _Exam) -> dict[str, object]:
+def _settings(exam: _Exam) -> dict[str, object]:
     """What it takes to measure the same again; the fingerprint is of the weights as they stand at the start."""
+    model, options = exam.model, exam.options
     return {
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "fingerprint": model.measure_fingerprint(),
         "edits_already_applied": len(model.ledger.owners),
-        "generate": exam.generate,
-        "fluency": exam.fluency,
-        "seed": exam.seed,
-        "texts": len(exam.texts),
+        "generate": options.generate,
+        "fluency": options.fluency,
+        "seed": options.seed,
+        "texts": len(options.texts),
+        "trustworthy": options.trustworthy,
     }
 
 

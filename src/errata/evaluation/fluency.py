@@ -22,13 +22,13 @@ from torch import Tensor
 from transformers import Cache
 
 from errata.errors import SettingsError
-from errata.evaluation.journal import Journal
+from errata.evaluation.journal import Stage
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.evaluation.references import References
 from errata.models import EditableModel
 from errata.results import Writing
-from errata.runtime import Progress, processes, silent
+from errata.runtime import processes
 
 LENGTH = 100
 TOP_K = 5
@@ -69,9 +69,7 @@ def writings(
     sheets: Sequence[Sheet],
     references: References | None = None,
     seed: int = 0,
-    stage: str = "texts",
-    on_progress: Progress = silent,
-    journal: Journal | None = None,
+    stage: Stage | None = None,
 ) -> list[Writing | None]:
     """What the model writes after the generation prompts of each fact; None for a fact without any.
 
@@ -83,7 +81,7 @@ def writings(
     for sheet in sheets:
         where = f"{sheet.name}, generation_prompts"
         prompts += [encode_at(model, prompt, None, where).ids for prompt in sheet.fact.generation_prompts]
-    drawn = sample_tokens(model, prompts, seed, stage=stage, on_progress=on_progress, journal=journal)
+    drawn = sample_tokens(model, prompts, seed, stage=stage)
     written = iter(drawn)
     found: list[Writing | None] = []
     for sheet in sheets:
@@ -105,17 +103,15 @@ def sample_tokens(
     seed: int = 0,
     length: int = LENGTH,
     top_k: int = TOP_K,
-    stage: str = "texts",
-    on_progress: Progress = silent,
+    stage: Stage | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
-    journal: Journal | None = None,
 ) -> list[tuple[int, ...]]:
     """`length` tokens after each prompt, each drawn from the `top_k` likeliest, never a special one.
 
     A text ends early only where the context is full or the output is not a number.
     """
     written: dict[int, tuple[int, ...]] = {}
-    journal = journal or Journal()
+    stage = stage or Stage("texts")
     done = 0
     own = sorted(processes.share(sorted(range(len(prompts)), key=lambda index: len(prompts[index]))))
     for places in _groups([prompts[index] for index in own], length, tokens_at_once):
@@ -123,11 +119,11 @@ def sample_tokens(
         draws = torch.stack([_stream(seed, index, length) for index in group])
         mine = [prompts[index] for index in group]
         job = ["sample", mine, group, seed, length, top_k]
-        found = journal.recall(job, partial(_sample, model, mine, draws, top_k))
+        found = stage.journal.recall(job, partial(_sample, model, mine, draws, top_k))
         for index, tokens in zip(group, cast("list[list[int]]", found), strict=True):
             written[index] = tuple(tokens)
         done += len(group)
-        on_progress(stage, done, len(own))
+        stage.report(done, len(own))
     written = processes.gather_shares(written)
     return [tuple(written[index]) for index in range(len(prompts))]
 

@@ -14,13 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from errata.evaluation.journal import Journal
+from errata.evaluation.journal import Stage
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.models import EditableModel
 from errata.passes import PASS_TOKENS, PASS_TOKENS_ELSEWHERE
 from errata.results import Continuation
-from errata.runtime import Progress, processes, silent
+from errata.runtime import processes
 
 LENGTH = 12
 """Tokens that are generated where the sentence does not end before, so that a person can read what the model says."""
@@ -43,10 +43,8 @@ def continue_texts(model: EditableModel, prompts: Sequence[str], length: int = L
 def continuations(
     model: EditableModel,
     sheets: Sequence[Sheet],
-    stage: str = "generation",
-    on_progress: Progress = silent,
+    stage: Stage | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
-    journal: Journal | None = None,
 ) -> list[Continuation]:
     """What the model says after the prompt of every fact, in two tokens more at least than target_new has there.
 
@@ -61,7 +59,7 @@ def continuations(
         targets.append(encode_at(model, question, sheet.fact.target_new, where).target)
     least = [len(target) + BEYOND for target in targets]
     most = [max(LENGTH, length) for length in least]
-    written = greedy(model, prompts, most, least, stage, on_progress, tokens_at_once, journal)
+    written = greedy(model, prompts, most, least, stage, tokens_at_once)
     return [
         Continuation(
             prompt=sheet.fact.question,
@@ -81,10 +79,8 @@ def greedy(
     prompts: Sequence[tuple[int, ...]],
     most: Sequence[int],
     least: Sequence[int] | None = None,
-    stage: str = "generation",
-    on_progress: Progress = silent,
+    stage: Stage | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
-    journal: Journal | None = None,
 ) -> list[tuple[int, ...]]:
     """The likeliest token after each prompt, and again after that, `most` times.
 
@@ -93,18 +89,18 @@ def greedy(
     """
     written: dict[int, tuple[int, ...]] = {}
     least = most if least is None else least
-    journal = journal or Journal()
+    stage = stage or Stage("generation")
     done = 0
     own = sorted(processes.share(sorted(range(len(prompts)), key=lambda index: len(prompts[index]))))
     for places in _like_lengths(model, [prompts[i] for i in own], [most[i] for i in own], tokens_at_once):
         group = [own[place] for place in places]
         limits = [(least[index], most[index]) for index in group]
         mine = [prompts[index] for index in group]
-        found = journal.recall(["greedy", mine, limits], partial(_greedy, model, mine, limits))
+        found = stage.journal.recall(["greedy", mine, limits], partial(_greedy, model, mine, limits))
         for index, tokens in zip(group, cast("list[list[int]]", found), strict=True):
             written[index] = tuple(tokens)
         done += len(group)
-        on_progress(stage, done, len(own))
+        stage.report(done, len(own))
     written = processes.gather_shares(written)
     return [tuple(written[index]) for index in range(len(prompts))]
 

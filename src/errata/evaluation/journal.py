@@ -17,7 +17,7 @@ import torch
 from errata import __version__
 from errata.edits import Edit
 from errata.models import EditableModel
-from errata.runtime import digest_of
+from errata.runtime import Progress, digest_of, silent
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,19 @@ class Journal:
                 error.strerror,
             )
             self.file = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of an evaluation: its name, who hears of its progress, and where its finished batches are kept."""
+
+    name: str
+    on_progress: Progress = silent
+    journal: Journal = field(default_factory=Journal)
+
+    def report(self, done: int, total: int) -> None:
+        """Say that so many of its prompts are done."""
+        self.on_progress(self.name, done, total)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypedDict, cast
+
+from typing_extensions import Required, Unpack
 
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
 from errata.models import ALMANAC, EditableModel, Site
 from errata.moments.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
 from errata.moments.folder import FORMAT_VERSION, moment_path, write_moment
-from errata.moments.key_sums import BATCH_TOKENS, STAGE, Limits, Sums, in_main, measure
+from errata.moments.key_sums import STAGE, Limits, Sums, in_main, measure
 from errata.runtime import (
     DAMAGED,
     Progress,
@@ -107,17 +109,10 @@ def ensure(
         asked = processes.agreed([site.path for site in _missing(folder, sites)])
         missing = [site for site in sites if site.path in asked]
         if missing:
-            _collect(
-                model,
-                missing,
-                corpus_texts(recipe.corpus, recipe.column),
-                folder=folder,
-                corpus=corpus_identity(recipe.corpus, recipe.column),
-                samples=recipe.samples,
-                max_length=recipe.max_length,
-                replace=True,
-                on_progress=on_progress,
-            )
+            limits = Limits(samples=recipe.samples, max_length=recipe.max_length)
+            corpus = corpus_identity(recipe.corpus, recipe.column)
+            measurement = _Measurement(model, missing, folder, corpus, limits)
+            measurement.run(corpus_texts(recipe.corpus, recipe.column), on_progress)
     return folder
 
 
@@ -130,6 +125,14 @@ def _missing(folder: Path, sites: Sequence[Site]) -> list[Site]:
     return [site for site in sites if not moment_path(folder, site.path).is_file()]
 
 
+class LimitWords(TypedDict, total=False):
+    """How much text is read, by keyword: the fields of `Limits`."""
+
+    samples: Required[int]
+    max_length: int
+    batch_tokens: int
+
+
 def collect(
     model: EditableModel,
     sites: Sequence[Site],
@@ -137,68 +140,62 @@ def collect(
     *,
     folder: str | os.PathLike[str],
     corpus: str,
-    samples: int,
-    max_length: int = 1024,
-    batch_tokens: int = BATCH_TOKENS,
     replace: bool = False,
     on_progress: Progress = silent,
+    **limits: Unpack[LimitWords],
 ) -> list[Path]:
     """Measure E[k k^T] of all sites in one pass over the texts, and store each in `folder`.
 
     A run that is killed goes on where it last saved when it is called again with the same arguments, and ends with
-    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`). Of two processes on one folder the
-    second waits.
+    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`), `samples`, `max_length` and
+    `batch_tokens` how much of them is read (`Limits`). Of two processes on one folder the second waits.
 
     Raises:
         OutputExists: the folder has one of the sites already, and `replace` is false.
         CovarianceMismatch: an unfinished run with other arguments, or over other texts, lies in the folder.
         CovarianceError: the model is edited, there is no text, or the keys are not finite.
     """
-    with _alone_in(Path(folder)):
-        return _collect(
-            model,
-            sites,
-            texts,
-            folder=Path(folder),
-            corpus=corpus,
-            samples=samples,
-            max_length=max_length,
-            batch_tokens=batch_tokens,
-            replace=replace,
-            on_progress=on_progress,
+    measurement = _Measurement(model, sites, Path(folder), corpus, Limits(**limits))
+    with _alone_in(measurement.folder):
+        return measurement.run(texts, on_progress, replace=replace)
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """Which sites' moments are measured, over how much of which corpus, and where they are stored."""
+
+    model: EditableModel
+    sites: Sequence[Site]
+    folder: Path
+    corpus: str
+    """What the texts are (`corpora.corpus_identity`)."""
+    limits: Limits
+
+    def run(self, texts: Iterable[str], on_progress: Progress, *, replace: bool = True) -> list[Path]:
+        """`collect` for one who holds the folder's lock."""
+        if processes.is_main():
+            remove_parts(self.folder)
+        length = min(self.limits.max_length, self.model.max_length)
+        details = _details(self.model, self.corpus, self.limits.samples, length)
+        recipe = {**details, "batch_tokens": str(self.limits.batch_tokens)}
+        partial = _Partial.of(self.folder, self.model, self.sites, recipe)
+        if not replace and not partial.path.exists():
+            _refuse_stored(self.folder, self.sites)
+        sums = measure(
+            self.model, self.sites, texts, self.limits, _start(partial), partial.save_when_due, on_progress
         )
+        sums = in_main(self.model, self.sites, sums)
+        self._write(sums, {**details, "texts": str(sums.texts), "texts_sha256": sums.digest})
+        if processes.is_main():
+            partial.path.unlink(missing_ok=True)
+        processes.barrier()
+        return [moment_path(self.folder, site.path) for site in self.sites]
 
-
-def _collect(
-    model: EditableModel,
-    sites: Sequence[Site],
-    texts: Iterable[str],
-    *,
-    folder: Path,
-    corpus: str,
-    samples: int,
-    max_length: int,
-    batch_tokens: int = BATCH_TOKENS,
-    replace: bool,
-    on_progress: Progress,
-) -> list[Path]:
-    """`collect` for one who holds the folder's lock."""
-    if processes.is_main():
-        remove_parts(folder)
-    details = _details(model, corpus, samples, min(max_length, model.max_length))
-    partial = _Partial.of(folder, model, sites, {**details, "batch_tokens": str(batch_tokens)})
-    if not replace and not partial.path.exists():
-        _refuse_stored(folder, sites)
-    limits = Limits(samples=samples, max_length=max_length, batch_tokens=batch_tokens)
-    sums = measure(model, sites, texts, limits, _start(partial), partial.save_when_due, on_progress)
-    sums = in_main(model, sites, sums)
-    details.update(texts=str(sums.texts), texts_sha256=sums.digest)
-    if processes.is_main():
-        for site in sites:
-            write_moment(folder, model, site, sums.moment(site.path), sums.tokens, details)
-        partial.path.unlink(missing_ok=True)
-    processes.barrier()
-    return [moment_path(folder, site.path) for site in sites]
+    def _write(self, sums: Sums, details: Mapping[str, str]) -> None:
+        """Store the moments; of several processes the main one does."""
+        if processes.is_main():
+            for site in self.sites:
+                write_moment(self.folder, self.model, site, sums.moment(site.path), sums.tokens, details)
 
 
 def _start(partial: "_Partial") -> Sums | None:

@@ -45,6 +45,12 @@ class Sums:
     digest: str = ""
     """SHA-256 over the texts so far, each hashed together with the digest before it."""
 
+    def add_texts(self, texts: Sequence[str]) -> None:
+        """Note that these are in the sums now."""
+        self.texts += len(texts)
+        for text in texts:
+            self.digest = _chained(self.digest, text)
+
     def moment(self, path: str) -> Float[Tensor, "d_in d_in"]:
         """E[k k^T], exactly symmetric."""
         lower = self.totals[path].tril()
@@ -77,14 +83,10 @@ def measure(
         done = sums.texts
         batches = list(_batches([document.ids for document in window], limits.batch_tokens))
         for batch in processes.share(batches):
-            for piece in _batches(batch, TOKENS_IN_CACHE.get(model.device.type, limits.batch_tokens)):
-                _add_piece(model, sites, pad(piece, model), sums, products)
-            _add_products(sums, products)
+            _add_batch(model, sites, batch, sums, products)
             done += len(batch) * processes.count()
             on_progress(STAGE, min(done, limits.samples), limits.samples)
-        sums.texts += len(window)
-        for document in window:
-            sums.digest = _chained(sums.digest, document.text)
+        sums.add_texts([document.text for document in window])
         _check_finite(model, sums)
         if after_window is not None:
             after_window(sums)
@@ -145,6 +147,20 @@ def _batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[Sequence
         batch.append(row)
     if batch:
         yield batch
+
+
+def _add_batch(
+    model: EditableModel,
+    sites: Sequence[Site],
+    batch: Sequence[Sequence[int]],
+    sums: Sums,
+    products: dict[str, Float[Tensor, "d_in d_in"]],
+) -> None:
+    """Add k k^T of every token of a batch, in pieces that fit the device's cache."""
+    at_once = TOKENS_IN_CACHE.get(model.device.type)
+    for piece in [batch] if at_once is None else _batches(batch, at_once):
+        _add_piece(model, sites, pad(piece, model), sums, products)
+    _add_products(sums, products)
 
 
 def _add_piece(

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -56,21 +56,31 @@ def side_by_side(
     pool = ThreadPoolExecutor(
         workers, initializer=torch.set_num_threads, initargs=(max(1, threads // workers),)
     )
+    try:
+        yield _Crew(workers, work, models, pool).run
+    finally:
+        ended.set()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
-    def one(job: T) -> R:
-        own = models.get()
-        try:
-            return work(own, job)
-        finally:
-            models.put(own)
 
-    def run(jobs: Sequence[T]) -> Iterable[tuple[T, R]]:
+@dataclass(frozen=True)
+class _Crew(Generic[T, R]):
+    """Workers of one pool: each takes a model of its own while it does a job."""
+
+    workers: int
+    work: Callable[[EditableModel, T], R]
+    models: "SimpleQueue[EditableModel]"
+    pool: ThreadPoolExecutor
+
+    def run(self, jobs: Sequence[T]) -> Iterable[tuple[T, R]]:
+        """Each job with its result, as it is done; no more jobs are begun than there are workers."""
         running: dict[Future[R], T] = {}
         left = iter(jobs)
         while True:
             for job in left:
-                running[pool.submit(one, job)] = job
-                if len(running) == workers:
+                running[self.pool.submit(self._do, job)] = job
+                if len(running) == self.workers:
                     break
             if not running:
                 return
@@ -78,12 +88,12 @@ def side_by_side(
             for future in done:
                 yield running.pop(future), future.result()
 
-    try:
-        yield run
-    finally:
-        ended.set()
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+    def _do(self, job: T) -> R:
+        own = self.models.get()
+        try:
+            return self.work(own, job)
+        finally:
+            self.models.put(own)
 
 
 def _sharing(model: EditableModel, ended: threading.Event) -> EditableModel:

@@ -125,6 +125,11 @@ def metrics_of(group: QuestionGroup) -> dict[str, Metric]:
             of_record=accuracy(name),
         )
         return {"accuracy": found}
+    return _classic_metrics_of(group, needs)
+
+
+def _classic_metrics_of(group: QuestionGroup, needs: str) -> dict[str, Metric]:
+    name = group.name
     wanted = "P(true) > P(target_new)" if group.stays else "P(target_new) > P(target_true)"
     return {
         "success": Metric(

@@ -5,6 +5,6 @@ shows it with Gradio, which only that file and `serving.py` import.
 """
 
 from errata.web.session import Session
-from errata.web.stored import open_run
+from errata.web.stored import Stored, open_run
 
-__all__ = ["Session", "open_run"]
+__all__ = ["Session", "Stored", "open_run"]

@@ -126,17 +126,11 @@ def make_app(
     check_host(host, password)
     check_gradio()
     import gradio as gr
-    from fastapi import FastAPI
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from errata.web import page, parts
 
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    if is_loopback(host):  # a page elsewhere whose name is made to point here is not answered
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[", host])
-    app.add_middleware(_Headers)
     return gr.mount_gradio_app(
-        app,
+        _bare_app(host),
         page.make_page(session, examples, stored),
         path="",
         server_name=host,
@@ -152,6 +146,18 @@ def make_app(
         theme=parts.theme(),
         css_paths=parts.CSS,
     )
+
+
+def _bare_app(host: str) -> FastAPI:
+    """A program without a page: it answers requests for this host alone, with `HEADERS` on every answer."""
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if is_loopback(host):  # a page elsewhere whose name is made to point here is not answered
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[", host])
+    app.add_middleware(_Headers)
+    return app
 
 
 def serve(app: FastAPI, taken: socket.socket) -> None:

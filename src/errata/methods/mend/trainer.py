@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from typing_extensions import Unpack
 
 from errata.errors import FactError
 from errata.facts import Fact
@@ -27,6 +29,23 @@ logger = logging.getLogger(__name__)
 PRESETS = "training/mend"
 VERSION = 1
 """Of how editors are trained: raised when the numbers change, so that no run goes on from another one's state."""
+
+
+@dataclass(frozen=True)
+class Bookkeeping:
+    """What is kept of a training beside the editor itself."""
+
+    source: str = ""
+    """Which facts these are, in words, for the record."""
+    keep_every: int = 50
+    """Steps after which the state is saved each time."""
+
+
+class BookkeepingWords(TypedDict, total=False):
+    """The fields of `Bookkeeping`, as keywords of `train_editor`."""
+
+    source: str
+    keep_every: int
 
 
 @dataclass(frozen=True)
@@ -52,9 +71,8 @@ def train_editor(
     settings: Mapping[str, object] | None = None,
     seed: int = 0,
     *,
-    source: str = "",
-    keep_every: int = 50,
     on_progress: Progress = silent,
+    **words: Unpack[BookkeepingWords],
 ) -> TrainedEditor:
     """Train MEND's editor for the model on the facts, and write it to the folder `output`; the model stays as it is.
 
@@ -67,28 +85,18 @@ def train_editor(
         EditorError: the loss is not a number, or the unfinished run is another one's.
         OutputExists: the output is there already.
     """
-    folder = Path(output)
+    folder, books = Path(output), Bookkeeping(**words)
     refuse_existing(folder)
     values, preset = training_settings(model, settings or {})
     editor = new_editor(model, values, seed)
     objective = Objective.of(model, editor, values.layers)
     course = Course(objective, *_examples(model, facts, values, seed), values, seed)
-    recipe: dict[str, Any] = {
-        "version": VERSION,
-        "model": model.measure_fingerprint(),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "seed": seed,
-        "facts": digest_of(to_json(facts)),
-        "settings": asdict(values),
-    }
+    recipe = _recipe(course, facts)
     checkpoint = Checkpoint.beside(folder, recipe)
-    state = State.fresh(editor, values)
-    if not checkpoint.restore(state):
-        course.measure_statistics()
-        state = State.fresh(editor, values)
-        checkpoint.save(state)
-    course.run(state, _Keeper(checkpoint, state, keep_every, time.monotonic(), state.seconds), on_progress)
-    trained = TrainedEditor(state.best, _origin(course, state, preset, facts, source, recipe), values)
+    state = _first_state(course, checkpoint)
+    keeper = _Keeper(checkpoint, state, books.keep_every, time.monotonic(), state.seconds)
+    course.run(state, keeper, on_progress)
+    trained = TrainedEditor(state.best, _origin(course, state, preset, facts, books.source, recipe), values)
     trained.save(folder)
     checkpoint.remove()
     return trained
@@ -119,6 +127,29 @@ def _examples(
     for example in examples:
         encode_example(model, example)
     return split(examples, settings.validation, random.Random(f"{seed}/split"))
+
+
+def _recipe(course: Course, facts: Sequence[Fact]) -> dict[str, Any]:
+    """All that the editor depends on."""
+    return {
+        "version": VERSION,
+        "model": course.model.measure_fingerprint(),
+        "dtype": str(course.model.dtype).removeprefix("torch."),
+        "seed": course.seed,
+        "facts": digest_of(to_json(facts)),
+        "settings": asdict(course.settings),
+    }
+
+
+def _first_state(course: Course, checkpoint: Checkpoint) -> State:
+    """Where an unfinished run stopped, or a fresh state, which is then kept."""
+    editor, settings = course.objective.editor, course.settings
+    state = State.fresh(editor, settings)
+    if not checkpoint.restore(state):
+        course.measure_statistics()
+        state = State.fresh(editor, settings)
+        checkpoint.save(state)
+    return state
 
 
 def _origin(

@@ -83,8 +83,8 @@ TABLES: dict[str, Table] = {
     ),
     "many": Table(
         (
-            Row("MEMIT, lambda 300", "memit", {"covariance_weight": 300.0}),
-            Row("PMET, lambda 100", "pmet", {"covariance_weight": 100.0}),
+            Row("MEMIT, lambda 300", "memit", {"solve.covariance_weight": 300.0}),
+            Row("PMET, lambda 100", "pmet", {"solve.covariance_weight": 100.0}),
             Row("AlphaEdit, 10 batches", "alphaedit", strategy=Strategy(batch_size=100)),
         ),
         (1000,),
@@ -92,7 +92,7 @@ TABLES: dict[str, Table] = {
     "ablations": Table(
         (
             Row("PMET", "pmet"),
-            Row("without delta_a", "pmet", {"optimise": "ffn"}),
+            Row("without delta_a", "pmet", {"values.optimize": "ffn"}),
             Row("with W_O", "pmet", {"write": "attention,ffn"}),
             Row("Even spread", "pmet", {"spread": "even"}),
             Row("MEMIT, sqrt spread", "memit", {"spread": "sqrt"}),

@@ -58,7 +58,7 @@ TEXTS = [f"{SENTENCES[number % 5]} {number}" for number in range(600)]
 
 def edit_of(folder: Path) -> dict[str, Any]:
     """A 500-fact edit: its bytes, less the time at which it was made."""
-    values = {**SETTINGS, "steps": 2}
+    values = {**SETTINGS, "values.steps": 2}
     if not (folder / "edit").exists():
         found = make_edit(MODEL, FACTS, "pmet", values, CONTEXTS, moments(), keep_in=folder / "kept")
         found.save(folder / "edit")
@@ -221,7 +221,7 @@ def disk() -> dict[str, Any]:
         ),
         "covariance": covariance_of,
         "values": lambda to: make_edit(
-            MODEL, FACTS, "pmet", {**SETTINGS, "steps": 2}, CONTEXTS, moments(), keep_in=to
+            MODEL, FACTS, "pmet", {**SETTINGS, "values.steps": 2}, CONTEXTS, moments(), keep_in=to
         ),
     }
     for what, write in writes.items():
@@ -260,7 +260,9 @@ def damage() -> dict[str, Any]:
         "model": (root / "model" / "model.safetensors", lambda: loading.load(str(root / "model"))),
         "covariance": (
             moment_path(root / "moments", site.path),
-            lambda: make_edit(MODEL, FACTS[:1], "pmet", {**SETTINGS, "steps": 2}, CONTEXTS, root / "moments"),
+            lambda: make_edit(
+                MODEL, FACTS[:1], "pmet", {**SETTINGS, "values.steps": 2}, CONTEXTS, root / "moments"
+            ),
         ),
     }
     found: dict[str, Any] = {}
@@ -309,7 +311,7 @@ def together() -> dict[str, Any]:
     passes = [json.loads(file.read_text()) for file in told]
 
     def one_edit(number: int) -> dict[str, Any]:
-        values = {**SETTINGS, "steps": 2}
+        values = {**SETTINGS, "values.steps": 2}
         found = make_edit(MODEL, FACTS, "pmet", values, CONTEXTS, moments(), keep_in=WORK / "shared")
         found.save(WORK / f"twin-{number}")
         return {"weights": (WORK / f"twin-{number}" / "edit.safetensors").read_bytes().hex()}

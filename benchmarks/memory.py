@@ -20,11 +20,19 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from errata.facts import Fact
+from errata.methods import SiteSettings, settings_for
 from errata.models import EditableModel, Site, from_parts
 from errata.moments import write_moment
 from errata.planning import EditRequest, prepare
-from errata.settings import build
-from errata.solve import KeyPrompts, SpreadSettings, Write, least_squares, spread
+from errata.solve import (
+    KeyPrompts,
+    KeySettings,
+    LeastSquaresSettings,
+    SpreadSettings,
+    Write,
+    least_squares,
+    spread,
+)
 from errata.values import Outcome, Trace
 
 SHAPES = {
@@ -118,17 +126,23 @@ def run_spread(
     model: EditableModel, facts: list[Fact], values: torch.Tensor, layers: tuple[int, ...], folder: Path
 ) -> None:
     """The Spread stage alone."""
-    given = {"covariance_weight": 1000.0, "spread": "sqrt", "write": ("ffn",), "key_average": "half"}
+    settings = SiteSettings(
+        layers=layers,
+        values=settings_for(model, "pmet", {})[0].values,
+        keys=KeySettings(average="half"),
+        spread=SpreadSettings(share="sqrt", write=("ffn",)),
+        solve=LeastSquaresSettings(covariance_weight=1000.0),
+    )
     writes = [Write("ffn", model.site("ffn", layers[-1]).path, values)]
     prompts = KeyPrompts.of(model, facts, CONTEXTS)
-    spread(model, layers, writes, prompts, least_squares(moment_of, 1000.0), build(SpreadSettings, given, {}))
+    spread(model, settings, writes, prompts, least_squares(moment_of, 1000.0))
 
 
 def run_edit(
     model: EditableModel, facts: list[Fact], values: torch.Tensor, layers: tuple[int, ...], folder: Path
 ) -> None:
     """A whole run of PMET that has all values."""
-    settings = {"layers": list(layers), "covariance_weight": 1000.0}
+    settings = {"layers": list(layers), "solve.covariance_weight": 1000.0}
     request = EditRequest(
         facts, "pmet", settings, contexts=CONTEXTS, covariance=folder, preset="llama-2-iterative"
     )

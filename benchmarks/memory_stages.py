@@ -82,7 +82,7 @@ def run(stage: str, model: EditableModel, count: int, folder: Path) -> None:
         texts = [" ".join(said[start : start + 60]) for start in range(0, len(said), 60)]
         collect(model, sites, texts, folder=moments, corpus="invented", samples=TEXTS)
         return
-    settings = {"steps": 2, "covariance_ridge": 0.1}
+    settings = {"values.steps": 2, "solve.covariance_ridge": 0.1}
     if stage == "optimising":
         optimize_targets(model, facts, CONTEXTS, settings_for(model, "pmet", settings)[0])
         return

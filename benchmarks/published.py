@@ -25,7 +25,7 @@ from transformers import Cache
 
 from errata.evaluation import LENGTH, SENTENCE_END
 from errata.facts import Fact
-from errata.methods import LocateThenEditSettings
+from errata.methods import SiteSettings
 from errata.models import EditableModel
 from errata.passes import EncodedRow, encode_rows, encode_text, kl_rows, rewrite_rows
 from errata.values import Place
@@ -54,25 +54,23 @@ class Values:
 # --- optimization ----------------------------------------------------------------------------------
 
 
-def optimize(
-    model: EditableModel, fact: Fact, contexts: Sequence[str], settings: LocateThenEditSettings
-) -> Values:
+def optimize(model: EditableModel, fact: Fact, contexts: Sequence[str], settings: SiteSettings) -> Values:
     """v* of one fact (PMET's program), with PMET's rule for phi."""
     rows = encode_rows(model, [*rewrite_rows([fact], contexts), *kl_rows([fact])])
     ids, mask = _padded([row.text.ids for row in rows], model)
     at = torch.tensor([row.lookup for row in rows], device=ids.device)
     targets = _targets(rows[:-1], ids.shape[1], ids.device)
     layer, count = settings.layers[-1], len(rows[0].text.target)
-    paths = {place: _place_path(model, place, layer) for place in settings.optimise}
+    paths = {place: _place_path(model, place, layer) for place in settings.values.optimize}
     width = model.site("ffn", layer).d_out
     delta: dict[Place, Tensor] = {
         place: torch.zeros(width, device=ids.device, requires_grad=True) for place in paths
     }
-    optimizer = torch.optim.Adam(list(delta.values()), lr=settings.learning_rate)
+    optimizer = torch.optim.Adam(list(delta.values()), lr=settings.values.learning_rate)
     initial: dict[Place, Tensor] = {}
     reference: Tensor | None = None
-    phi, step = settings.nll_weight, 0
-    for step in range(settings.steps):
+    phi, step = settings.values.nll_weight, 0
+    for step in range(settings.values.steps):
         optimizer.zero_grad()
         logits, hidden = _pass_with(model, ids, mask, at, paths, delta, initial)
         neutral = logits[-1:, at[-1]].float().log_softmax(dim=-1)
@@ -81,19 +79,21 @@ def optimize(
         wanted = targets != -100
         likely = log_p.gather(2, targets.clamp(min=0)[..., None])[..., 0]
         nll = phi * (-(likely * wanted).sum(dim=1) / count).mean()
-        kl = settings.kl_weight * nn.functional.kl_div(
+        kl = settings.values.kl_weight * nn.functional.kl_div(
             reference, neutral, log_target=True, reduction="batchmean"
         )  # KL(P_delta || P_0)
-        decay = settings.decay * sum(delta[place].norm() / initial[place].norm() ** 2 for place in delta)
+        decay = settings.values.decay * sum(
+            delta[place].norm() / initial[place].norm() ** 2 for place in delta
+        )
         loss = nll + kl + decay
         on_top = bool(((log_p.argmax(dim=2) == targets) | ~wanted).all())
         learnt = float(loss.detach()) < 0.05 or (on_top and float(kl.detach()) <= 0.01)
-        if learnt or step == settings.steps - 1:
+        if learnt or step == settings.values.steps - 1:
             break
-        phi = settings.nll_weight * (0.1 if on_top else 1.0)
+        phi = settings.values.nll_weight * (0.1 if on_top else 1.0)
         loss.backward()
         optimizer.step()
-        _project(delta, initial, settings.clamp)
+        _project(delta, initial, settings.values.clamp)
     return Values(initial, {place: one.detach() for place, one in delta.items()}, step + 1)
 
 
@@ -161,7 +161,7 @@ def spread(
     contexts: Sequence[str],
     values: Float[Tensor, "fact d_model"],
     covariance: Callable[[int], Float[Tensor, "d_in d_in"]],
-    settings: LocateThenEditSettings,
+    settings: SiteSettings,
 ) -> dict[int, Float[Tensor, "d_out d_in"]]:
     """Delta of the FFN of every critical layer, from v* of m^L; the weights are put back."""
     rows = encode_rows(model, rewrite_rows(facts, contexts))
@@ -177,7 +177,7 @@ def spread(
             current = _read(model, prompts[::several], at[::several], last, "output")
             residual = (values.to(current) - current).double()
             left = (len(settings.layers) - number) ** 0.5
-            matrix = keys.T @ keys + settings.covariance_weight * covariance(layer).double()
+            matrix = keys.T @ keys + settings.solve.covariance_weight * covariance(layer).double()
             deltas[layer] = (residual / left).T @ keys @ torch.linalg.inv(matrix)
             restored.enter_context(_restored(site.weight))
             with torch.no_grad():

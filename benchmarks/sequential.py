@@ -2,7 +2,7 @@
 
 Every batch is written on top of those before it, to the end of Almanac's world: 6,403 facts, 64 batches. After 1, 2, 5,
 10, 11, 20, 50 and 64 batches: how the first 100 facts hold, how a sample of 300 of all facts so far does, and what is
-left of everything else. "held" adds the keys of earlier batches to K K^T (`errata.planning.holding`; AlphaEdit does so
+left of everything else. "held" adds the keys of earlier batches to K K^T (`Run.hold`; AlphaEdit does so
 by itself); each batch's keys are measured once, when it has been written. "for stacks" is the preset `almanac-stack`,
 with a larger lambda.
 
@@ -42,12 +42,13 @@ from errata.edits import Delta, write_deltas
 from errata.errors import ErrataError
 from errata.evaluation import text_perplexity
 from errata.facts import Fact, Probe
-from errata.methods import Run, key_sum
+from errata.methods import Run
 from errata.models import EditableModel
-from errata.planning import EditRequest, holding, prepare
+from errata.planning import EditRequest, prepare
 from errata.results import score_records
 from errata.runtime import atomic_file
 from errata.settings import parse_assignments
+from errata.solve import key_sum
 
 BATCH, FIRST, SAMPLE, TEXTS = 100, 100, 300, 200
 MARKS = (1, 2, 5, 10, 11, 20, 50, 100)
@@ -145,7 +146,7 @@ def go_on(name: str, line: Line, facts: Sequence[Fact], most: int, arguments: ar
     model = errata.load("almanac")
     request = EditRequest(facts, line.method, line.settings, preset=line.preset, seed=arguments.seed)
     run = prepare(model, request).settle().stages
-    run = holding(run) if line.hold else run
+    run = replace(run, hold=line.hold)
     batches = written(facts, line, arguments.seed)
     state = load_state(file)
     with model.ledger.temporary():
@@ -200,8 +201,16 @@ def next_batch(run: Run, line: Line, facts: Sequence[Fact], state: State) -> Sta
 def key_sums(run: Run, facts: Sequence[Fact], written: Mapping[str, Delta]) -> dict[str, Tensor]:
     """The sum of k k^T over the facts at every map that is written, with the weights as they stand."""
     sites = [run.model.site_at(path) for path in written]
+    written_by = {layer: one for one in run.method.sites(run.settings) for layer in one.layers}
     return {
-        site.path: key_sum(run.model, site, facts, run.contexts, run.settings.at(site.layer))
+        site.path: key_sum(
+            run.model,
+            site,
+            facts,
+            run.contexts,
+            written_by[site.layer].lookup,
+            written_by[site.layer].keys,
+        )
         for site in sites
     }
 

@@ -23,9 +23,10 @@ from transformers import (
 
 from errata.almanac import almanac_path, corpus_texts, world_facts
 from errata.facts import Fact, read_facts
-from errata.methods import LocateThenEditSettings
+from errata.methods import SiteSettings
 from errata.models import EditableModel, from_parts
-from errata.values import TargetSettings
+from errata.solve import KeySettings, LeastSquaresSettings, SpreadSettings
+from errata.values import ValueSettings
 
 Shape = Literal["gpt2-small", "gpt-j"]
 SHAPES: tuple[Shape, ...] = ("gpt2-small", "gpt-j")
@@ -57,18 +58,13 @@ class Bench:
     shape: Shape
     facts: tuple[Fact, ...]
     contexts: tuple[str, ...]
-    settings: LocateThenEditSettings
+    settings: SiteSettings
     tiny: bool
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The critical layers."""
         return self.settings.layers
-
-    @property
-    def targets(self) -> TargetSettings:
-        """The part of the settings that the Optimization stage takes."""
-        return self.settings
 
 
 def make_bench(
@@ -88,20 +84,21 @@ def make_bench(
     tokenizer = _tokenizer(tiny, data)
     model = from_parts(_random_model(_config(shape, tiny, len(tokenizer)), device, dtype), tokenizer, shape)
     chosen = world_facts("held-out", facts) if tiny else counterfact(data, facts)
-    settings = LocateThenEditSettings(
+    settings = SiteSettings(
         layers=LAYERS[shape, tiny],
-        steps=steps,
-        learning_rate=0.5,
-        clamp=0.75,
-        decay=0.5,
-        kl_weight=0.0625,
-        nll_weight=1.0,
-        kl_position="subject",
-        optimise=("attention", "ffn"),
-        spread="sqrt",
-        write=("ffn",),
-        key_average="half",
-        covariance_weight=20000.0,
+        values=ValueSettings(
+            steps=steps,
+            learning_rate=0.5,
+            clamp=0.75,
+            decay=0.5,
+            kl_weight=0.0625,
+            nll_weight=1.0,
+            kl_position="subject",
+            optimize=("attention", "ffn"),
+        ),
+        keys=KeySettings(average="half"),
+        spread=SpreadSettings(share="sqrt", write=("ffn",)),
+        solve=LeastSquaresSettings(covariance_weight=20000.0),
     )
     return Bench(model, shape, tuple(chosen), CONTEXTS, settings, tiny)
 
@@ -200,7 +197,7 @@ def describe(bench: Bench) -> dict[str, object]:
         "vocabulary": int(config.vocab_size),
         "layers": list(bench.layers),
         "facts": len(bench.facts),
-        "steps": bench.settings.steps,
+        "steps": bench.settings.values.steps,
         "contexts": len(bench.contexts),
         "dtype": str(bench.model.dtype).removeprefix("torch."),
         "device": str(bench.model.device),

@@ -1,7 +1,7 @@
 """The stages that are measured: the shipped path, the published way of working, what both must agree on, the floor."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from errata.facts import Fact
 from errata.moments import Limits, Sums, measure, write_moment
 from errata.passes import encode_rows, encode_text
 from errata.results import Record, Results
+from errata.settings import flatten
 from errata.solve import KeyPrompts, Write, least_squares, spread
 from errata.values import Targets, optimize_targets, rows_for
 
@@ -81,7 +82,7 @@ def _optimization(bench: Bench, few: Sequence[Fact]) -> Stage:
         return max(
             relative(ours.value(place)[number], one.value(place).cpu())
             for number, one in enumerate(theirs)
-            for place in settings.optimise
+            for place in settings.values.optimize
         )
 
     def work(ours: Targets) -> Work:
@@ -94,7 +95,7 @@ def optimization_work(bench: Bench, targets: Targets) -> Work:
     """What the passes of all facts needed, as many as each fact made."""
     size, total = Size.of(bench.model), Work()
     for fact, trace in zip(bench.facts, targets.traces, strict=True):
-        rows = encode_rows(bench.model, rows_for([fact], bench.contexts, bench.settings))
+        rows = encode_rows(bench.model, rows_for([fact], bench.contexts, bench.settings.values))
         total += floor.optimization(size, rows, bench.layers[-1], len(trace.loss))
     return total
 
@@ -109,9 +110,9 @@ def _spread(bench: Bench) -> Stage:
 
     def shipped() -> dict[str, Delta]:
         prompts = KeyPrompts.of(model, bench.facts, bench.contexts)
-        solver = least_squares(lambda site: inputs.moment, settings.covariance_weight)
+        solver = least_squares(lambda site: inputs.moment, settings.solve.covariance_weight)
         writes = [Write("ffn", path, inputs.values)]
-        return spread(model, bench.layers, writes, prompts, solver, settings)
+        return spread(model, settings, writes, prompts, solver)
 
     def plain() -> dict[int, Tensor]:
         return published.spread(
@@ -255,7 +256,7 @@ def _edit(bench: Bench, folder: Path) -> Stage:
     inputs = SpreadInputs(bench)
     for layer in bench.layers:
         write_moment(folder, model, model.site("ffn", layer), inputs.moment, 100_000, {})
-    values = asdict(settings)
+    values = flatten(settings)
     shapes: list[Targets] = []
 
     def shipped() -> Edit:

@@ -13,7 +13,7 @@ subject's own other relations); "foreign", relations that the subject lacks; "no
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from errata.strategies import Strategy
 Beside = Literal["file", "given", "foreign", "none"]
 PRESET = "almanac"
 """For every Almanac, however its folder is called."""
+NOTHING: Mapping[str, object] = {}
 TEXTS = 2000
 """Of the corpus, for another Almanac's second moments: all."""
 
@@ -48,34 +49,39 @@ class Line(Row):
     wording_count: int = 4
 
 
-def two(name: str, beside: Beside = "file", wordings: Beside | None = None, **settings: object) -> Line:
+def two(
+    name: str,
+    settings: Mapping[str, object] = NOTHING,
+    beside: Beside = "file",
+    wordings: Beside | None = None,
+) -> Line:
     """The two-site method with some settings changed."""
     return Line(
         name=name, method="two_site", settings=settings, preset=PRESET, beside=beside, wordings=wordings
     )
 
 
-def other(name: str, method: str, preset: str = PRESET, **settings: object) -> Line:
+def other(name: str, method: str, settings: Mapping[str, object] = NOTHING, preset: str = PRESET) -> Line:
     """Another method."""
     return Line(name=name, method=method, settings=settings, preset=preset)
 
 
 EARLY = {
-    "preserve": "subject",
-    "preserve_weight": 3.0,
-    "preserve_rows": 8,
-    "neighbor_weight": 0.2,
-    "covariance_weight": 1000.0,
+    "values.preserve": "subject",
+    "values.preserve_weight": 3.0,
+    "values.preserve_rows": 8,
+    "values.neighbor_weight": 0.2,
+    "solve.covariance_weight": 1000.0,
 }
 """What the preset gives the early site, for MEMIT alone."""
 LATE = {
     "lookup": "prompt_last",
     "layers": "7-9",
-    "covariance_weight": 30.0,
-    "key_templates": 4,
-    "preserve_keys": "both",
-    "preserve_key_weight": 0.1,
-    "kl_weight": 0.0,
+    "solve.covariance_weight": 30.0,
+    "keys.templates": 4,
+    "keys.preserve": "both",
+    "keys.preserve_weight": 0.1,
+    "values.kl_weight": 0.0,
 }
 """The same of the late site."""
 TWICE = Strategy(iterations=2, stop="never")
@@ -83,28 +89,31 @@ TWO = two("two sites")
 AGAIN = replace(TWO, name="two sites, 2 iterations", strategy=TWICE)
 ABLATIONS = (
     TWO,
-    other("the early write alone", "memit", **EARLY),
-    other("the early write alone, lambda 100", "memit", **{**EARLY, "covariance_weight": 100.0}),
-    other("the late write alone", "memit", **LATE),
-    two("early lambda 300", covariance_weight=300.0),
-    two("early lambda 3000", covariance_weight=3000.0),
-    two("no KL rows", preserve="none"),
+    other("the early write alone", "memit", EARLY),
+    other("the early write alone, lambda 100", "memit", {**EARLY, "solve.covariance_weight": 100.0}),
+    other("the late write alone", "memit", LATE),
+    two("early lambda 300", {"early.solve.covariance_weight": 300.0}),
+    two("early lambda 3000", {"early.solve.covariance_weight": 3000.0}),
+    two("no KL rows", {"early.values.preserve": "none"}),
     two("KL rows on the subject's own relations", beside="given", wordings="file"),
     two("KL rows on relations it lacks", beside="foreign", wordings="file"),
-    two("2 KL rows", preserve_rows=2),
-    two("weight 1 of the KL rows", preserve_weight=1.0),
-    two("no neighbor term", neighbor_weight=0.0),
-    two("no preserved keys", late_preserve_keys="none"),
-    two("preserved keys of the relation alone", late_preserve_keys="relation"),
-    two("preserved keys of the subject alone", late_preserve_keys="subject"),
-    two("weight 1 of preserved keys", late_preserve_key_weight=1.0),
-    two("one wording in the keys", late_key_templates=0),
-    two("PMET's value, late", late_optimise="attention,ffn", late_learning_rate=0.1, late_clamp=4.0),
-    two("early layers 3-4", layers="3-4"),
-    two("early layers 1-5", layers="1-5"),
-    two("late layers 8-9", late_layers="8-9"),
-    two("late layers 5-9", late_layers="5-9"),
-    two("late lambda 100", late_covariance_weight=100.0),
+    two("2 KL rows", {"early.values.preserve_rows": 2}),
+    two("weight 1 of the KL rows", {"early.values.preserve_weight": 1.0}),
+    two("no neighbor term", {"early.values.neighbor_weight": 0.0}),
+    two("no preserved keys", {"late.keys.preserve": "none"}),
+    two("preserved keys of the relation alone", {"late.keys.preserve": "relation"}),
+    two("preserved keys of the subject alone", {"late.keys.preserve": "subject"}),
+    two("weight 1 of preserved keys", {"late.keys.preserve_weight": 1.0}),
+    two("one wording in the keys", {"late.keys.templates": 0}),
+    two(
+        "PMET's value, late",
+        {"late.values.optimize": "attention,ffn", "late.values.learning_rate": 0.1, "late.values.clamp": 4.0},
+    ),
+    two("early layers 3-4", {"early.layers": "3-4"}),
+    two("early layers 1-5", {"early.layers": "1-5"}),
+    two("late layers 8-9", {"late.layers": "8-9"}),
+    two("late layers 5-9", {"late.layers": "5-9"}),
+    two("late lambda 100", {"late.solve.covariance_weight": 100.0}),
     AGAIN,
 )
 PROMPTS = (
@@ -117,10 +126,10 @@ OTHERS = (
     other("MEMIT", "memit"),
     other("PMET", "pmet"),
     replace(other("PMET, 3 iterations", "pmet"), strategy=Strategy(iterations=3, stop="never")),
-    other("NA_PMET", "pmet", neighbor_weight=1.0),
+    other("NA_PMET", "pmet", {"values.neighbor_weight": 1.0}),
     other("AlphaEdit", "alphaedit"),
     other("FT local", "finetune", preset="local"),
-    other("MEMIT, preserve", "memit", preserve="subject", preserve_weight=3.0),
+    other("MEMIT, preserve", "memit", {"values.preserve": "subject", "values.preserve_weight": 3.0}),
 )
 MODELS = (TWO, AGAIN, *OTHERS[:2], OTHERS[-1], *ABLATIONS[1:4])
 TABLES: dict[str, tuple[tuple[Line, ...], tuple[int, ...]]] = {

@@ -20,12 +20,13 @@ import errata
 from errata.almanac import world_facts
 from errata.analysis import Effects, average, locate
 from errata.methods import settings_for
+from errata.settings import flatten
 
 CURVES = {
     "last subject token": ("the subject's last token", "#2471a3"),
     "last token": ("the prompt's last token", "#c0392b"),
 }
-SITES = {"layers": "#2471a3", "late_layers": "#c0392b"}
+SITES = {"early.layers": "#2471a3", "late.layers": "#c0392b"}
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
             samples=4,
             keep_in=arguments.output / name,
         )
-        draw(axes, found.effects, vars(settings))
+        draw(axes, found.effects, flatten(settings))
         axes.set_title(f"{name}: {len(found.effects)} facts", fontsize=10, pad=18)
         print(name, *(f"{group}: {peak(found.effects, group)}" for group in CURVES))
     panels[0][0].set_ylabel("average indirect effect")

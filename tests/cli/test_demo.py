@@ -25,7 +25,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = the_world()
     monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("errata.methods.registry.ensure", lambda *_: world.moments)
+    monkeypatch.setattr("errata.planning.plan.ensure", lambda *_: world.moments)
     return world
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from cli_world import answer, failed, flat, run
 from errata.methods.registry import METHODS
+from errata.settings.schema import settings_of
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +31,21 @@ def test_methods_tells_of_each_what_it_writes_and_what_a_fact_costs() -> None:
 
 def test_methods_tells_of_one_its_presets_and_settings() -> None:
     one = run("methods", "memit").stdout
-    assert "covariance_weight" in one
+    assert "solve.covariance_weight" in one
     assert "llama-2-iterative 4.0" in one
     assert "AAAI 2024" not in one
     (row,) = cast("list[dict[str, Any]]", answer("methods", "memit")["methods"])
     assert "almanac" in [preset["name"] for preset in row["presets"]]
+
+
+def test_methods_shows_the_tree_of_settings_and_what_each_does() -> None:
+    shown = flat(run("methods", "two_site").stdout)
+    (row,) = cast("list[dict[str, Any]]", answer("methods", "two_site")["methods"])
+    assert {"early.layers", "early.values.steps", "late.solve.covariance_weight"} <= set(row["settings"])
+    for one in settings_of(METHODS["two_site"].settings):
+        assert one.name in row["settings"]
+        assert one.help.split()[0] in shown
+    assert row["presets"][0]["values"]["late.layers"] == "7-9"
 
 
 def test_an_unknown_method() -> None:

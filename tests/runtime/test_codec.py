@@ -138,3 +138,16 @@ def test_an_exact_object_has_all_members_and_no_other(value: object, message: st
     with pytest.raises(JsonMismatch) as caught:
         from_json(Exact, value, "it")
     assert str(caught.value) == message
+
+
+@dataclass(frozen=True)
+class Sum:
+    JSON: ClassVar = Form(computed={"sum": lambda one: one.a + one.b})
+
+    a: int
+    b: int
+
+
+def test_computed_members_are_written_and_not_read() -> None:
+    assert to_json(Sum(1, 2)) == {"a": 1, "b": 2, "sum": 3}
+    assert from_json(Sum, {"a": 1, "b": 2, "sum": 4}, "it") == Sum(1, 2)

@@ -170,7 +170,11 @@ CASES: dict[str, Case] = {
         refused=(
             *stepwise("early."),
             *spreading("early."),
-            ({"late.layers": [9]}, errors.LayerOutOfRange, "names block 9, but tiny-gpt2 has blocks 0 to 3"),
+            (
+                {"late.layers": [9]},
+                errors.LayerOutOfRange,
+                "Setting 'late.layers' names block 9, but tiny-gpt2 has blocks 0 to 3",
+            ),
             ({"late.layers": [2]}, errors.SettingsError, "all late layers must lie above the early ones"),
             ({"late.values.steps": 0}, errors.SettingsError, "'late.values.steps' must be at least 1"),
             ({"late.values.clamp": -1}, errors.SettingsError, "'late.values.clamp' must be above 0"),

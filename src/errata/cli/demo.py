@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 from rich.table import Table
@@ -21,7 +21,7 @@ from errata.cli.tables import counted, score_table, scores_json, scores_measured
 from errata.cli.terminal import Terminal, session
 from errata.errors import OutputExists
 from errata.results import FILE, Results
-from errata.runtime import Progress, atomic_folder, duration
+from errata.runtime import Form, Progress, atomic_folder, duration, to_json
 
 EPILOG = options.examples("errata demo", "errata demo --facts 1 --seed 7 --method memit")
 MODEL = "almanac"
@@ -44,6 +44,8 @@ SHOWN = (
 class Line:
     """One question that is put to the model three times: before, with the edit, and after it was taken back."""
 
+    JSON: ClassVar = Form(computed={"right": lambda line: line.right})
+
     kind: str
     question: str
     wanted: str
@@ -57,10 +59,6 @@ class Line:
         """Whether the model says with the edit what it should; a neighbor may also say what it said before."""
         stayed = self.kind == "neighbor" and self.edited == self.before
         return stayed or self.edited.casefold().startswith(self.wanted.casefold())
-
-    def to_json(self) -> dict[str, object]:
-        """The line as a JSON object."""
-        return {**vars(self), "right": self.right}
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,7 @@ def _save(story: Story, output: Path) -> None:
         story.edit.save(aside)
         errata.write_facts(aside / FACTS, story.edit.facts)
         story.results.save(aside / FILE)
-        rows = {"made_by": "errata demo", "lines": [line.to_json() for line in story.lines]}
+        rows = {"made_by": "errata demo", "lines": to_json(story.lines)}
         (aside / MARK).write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -210,7 +208,7 @@ def _tell(terminal: Terminal, model: errata.EditableModel, story: Story, output:
             "edit": str(output),
             "model": model.name,
             "method": story.edit.origin.method,
-            "lines": [line.to_json() for line in story.lines],
+            "lines": to_json(story.lines),
             "scores": scores_json(story.results),
             "reverted": {"answers_that_differ": story.differing, "weights_identical": story.identical},
             "seconds": story.edit.measured["seconds"],

@@ -15,7 +15,7 @@ from errata.cli.edit import run_plan
 from errata.cli.inputs import check_output, load_model, read_contexts, read_edit
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
-from errata.runtime import cache_root
+from errata.runtime import cache_root, to_json
 from errata.settings import load_presets, parse_assignments
 
 if TYPE_CHECKING:
@@ -237,6 +237,6 @@ def _tell(terminal: Terminal, stack: Stack, sentence: str) -> None:
             "stack": str(stack.folder),
             "model": stack.model,
             "fingerprint": stack.fingerprint,
-            "edits": [{**vars(entry), "on_top_of": list(entry.on_top_of)} for entry in stack.entries],
+            "edits": to_json(stack.entries),
         }
     )

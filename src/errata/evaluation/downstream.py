@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from errata.edits import Edit
 from errata.errors import MissingExtra, SettingsError, UnknownSetting
 from errata.evaluation.harness import tasks_folder
 from errata.models import EditableModel
-from errata.runtime import Progress, silent
+from errata.runtime import Form, Progress, silent, to_json
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -35,21 +35,24 @@ BOOTSTRAPS = 1000
 OTHERS_SHOWN = 5
 
 
+def _finite(value: float | None) -> float | None:
+    """The value; None for what is not a number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
 @dataclass(frozen=True)
 class Measure:
     """The value of a metric with its standard error, where the harness can tell it."""
 
-    value: float
+    value: Annotated[float, Form(write=_finite)]
     stderr: float | None
-
-    def to_json(self) -> dict[str, float | None]:
-        """The measure as a JSON object; what is not a number is null."""
-        return {"value": self.value if math.isfinite(self.value) else None, "stderr": self.stderr}
 
 
 @dataclass(frozen=True)
 class TaskRow:
     """One metric of one task; `before` is None where there was no edit to be without."""
+
+    JSON: ClassVar = Form(computed={"change": lambda row: _finite(row.change)})
 
     task: str
     metric: str
@@ -62,19 +65,6 @@ class TaskRow:
     def change(self) -> float | None:
         """After minus before."""
         return None if self.before is None else self.after.value - self.before.value
-
-    def to_json(self) -> dict[str, object]:
-        """The row as a JSON object."""
-        change = self.change
-        return {
-            "task": self.task,
-            "metric": self.metric,
-            "higher_is_better": self.higher_is_better,
-            "samples": self.samples,
-            "before": None if self.before is None else self.before.to_json(),
-            "after": self.after.to_json(),
-            "change": change if change is not None and math.isfinite(change) else None,
-        }
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,7 @@ class Downstream:
             "schema": SCHEMA,
             "harness": self.harness,
             "limit": self.limit,
-            "tasks": [row.to_json() for row in self.rows],
+            "tasks": to_json(self.rows),
         }
 
 

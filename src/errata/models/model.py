@@ -105,11 +105,11 @@ class EditableModel:
         owner, _, parameter = name.rpartition(".")
         return stored(self.model.get_submodule(owner), parameter)
 
-    def check_layer(self, layer: int) -> None:
+    def check_layer(self, layer: int, setting: str = "layers") -> None:
         """Raise `LayerOutOfRange` unless the model has block `layer`."""
         if not 0 <= layer < self.layers:
             raise LayerOutOfRange(
-                f"Setting 'layers' names block {layer}, but {self.name} has blocks 0 to {self.layers - 1}. "
+                f"Setting {setting!r} names block {layer}, but {self.name} has blocks 0 to {self.layers - 1}. "
                 "Choose layers inside that range."
             )
 

@@ -126,14 +126,14 @@ def describe(path: Path) -> StoredMoment:
     """
     try:
         with open_tensors(path) as kept:
-            names = kept.names
+            names = kept.opened.keys()
             lacking = [name for name in (MOMENT, COUNT) if name not in names]
             if lacking:
                 raise CovarianceError(
                     f"{path} lacks {' and '.join(map(repr, lacking))}; it holds {', '.join(names) or 'nothing'}. A "
                     "file of second moments has 'second_moment' [d_in, d_in] and 'count', the number of tokens."
                 )
-            shape, count = kept.shape(MOMENT), kept.tensor(COUNT).double()
+            shape, count = kept.opened.get_slice(MOMENT).get_shape(), kept.tensor(COUNT).double()
     except (SafetensorError, OSError) as error:
         raise CovarianceError(_damaged(path, error)) from error
     if count.numel() != 1 or not 0 < float(count) < float("inf"):

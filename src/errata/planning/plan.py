@@ -67,8 +67,7 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
     published = load_presets(request.method).for_model(model.name, model.layers, request.preset).values
     over = {**dotted(request.settings), **option_settings(request, published)}
     settings, preset = settings_for(model, request.method, over, request.preset)
-    for layer in method.layers(settings):
-        model.check_layer(layer)
+    _check_layers(model, settings)
     method.check(model, settings)
     plan = Plan(
         model=model,
@@ -81,6 +80,18 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
         contexts=None if request.contexts is None else check_contexts(request.contexts),
     )
     return plan if request.neighbors == "auto" else plan.with_rows_beside(plan.facts)
+
+
+def _check_layers(model: EditableModel, settings: object) -> None:
+    """Raise where some setting names a block that the model does not have.
+
+    Raises:
+        LayerOutOfRange: naming the setting.
+    """
+    for name, value in flatten(settings).items():
+        if name.rpartition(".")[2] == "layers":
+            for layer in value:
+                model.check_layer(layer, name)
 
 
 def _check_facts(request: EditRequest) -> None:

@@ -115,16 +115,8 @@ class Results:
 
     @property
     def _header(self) -> _Header:
-        return _Header(
-            SCHEMA,
-            KIND,
-            len(self.records),
-            self.model,
-            self.revision,
-            self.edit,
-            self.settings,
-            self.texts,
-        )
+        edit, settings, texts = self.edit, self.settings, self.texts
+        return _Header(SCHEMA, KIND, len(self.records), self.model, self.revision, edit, settings, texts)
 
     def _scores_json(self) -> dict[str, object]:
         phases: tuple[Phase, ...] = ("before", "after") if self.has_before else ("after",)

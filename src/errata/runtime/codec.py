@@ -25,7 +25,7 @@ class JsonMismatch(ValueError):
     """A value of JSON is not what a type hint says; the message names it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Form:
     """How something is stored where that is not the rule."""
 
@@ -37,6 +37,8 @@ class Form:
     """Members that may lack, because older files do: they have their default then."""
     omit_defaults: bool = False
     """Whether fields that have their default are not written."""
+    computed: Mapping[str, Write] = dataclasses.field(default_factory=dict[str, Write])
+    """Members that are written after the fields, for other programs; they are not read."""
     title: str = ""
     """What messages call the object, in place of the name that it has where it is."""
 
@@ -59,7 +61,7 @@ def to_json(value: object) -> Any:
         member: object = getattr(value, field.name)
         if not form.omit_defaults or field.default is MISSING or member != field.default:
             row[field.name] = write(member)
-    return row
+    return row | {name: write(value) for name, write in form.computed.items()}
 
 
 def from_json(kind: type[T], value: object, name: str) -> T:
@@ -80,11 +82,7 @@ def float_to_json(value: float) -> float | str | None:
 
 
 def float_from_json(value: object, name: str) -> float:
-    """The opposite of `float_to_json`.
-
-    Raises:
-        JsonMismatch: it is no number.
-    """
+    """The opposite of `float_to_json`."""
     if value is None:
         return math.nan
     if value in ("inf", "-inf") or _is_scalar(value, (float,)):
@@ -100,22 +98,14 @@ NON_FINITE = Form(
 
 
 def items_of(value: object, name: str) -> Sequence[object]:
-    """The members of a list.
-
-    Raises:
-        JsonMismatch: it is none.
-    """
+    """The value, which must be a list."""
     if not isinstance(value, list):
         raise JsonMismatch(f"{name} is missing or not a list.")
     return cast("Sequence[object]", value)
 
 
 def object_of(value: object, name: str) -> dict[str, object]:
-    """The value, which is an object.
-
-    Raises:
-        JsonMismatch: it is none.
-    """
+    """The value, which must be an object."""
     if not isinstance(value, dict):
         raise JsonMismatch(f"{name} must be an object in braces.")
     return cast("dict[str, object]", value)
@@ -167,11 +157,7 @@ def _reader(hint: Any) -> Read:
         return partial(_read_scalar, (hint,))
     if dataclasses.is_dataclass(hint):
         return _form_of(cast(type, hint)).read or partial(_read_object, cast(type, hint))
-    return _read_anything
-
-
-def _read_anything(value: object, name: str) -> object:
-    return value
+    return lambda value, name: value
 
 
 def _read_object(kind: type, value: object, name: str) -> object:

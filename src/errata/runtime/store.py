@@ -78,22 +78,13 @@ class TensorFile:
     opened: safe_open
     header: Mapping[str, str]
 
-    @property
-    def names(self) -> list[str]:
-        """Of its tensors."""
-        return self.opened.keys()
-
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name."""
         return self.opened.get_tensor(name)
 
-    def shape(self, name: str) -> list[int]:
-        """Its shape, without its numbers being read."""
-        return self.opened.get_slice(name).get_shape()
-
     def part(self, prefix: str = "") -> dict[str, Tensor]:
         """All tensors whose names begin so, by the rest of their names."""
-        names = [name for name in self.names if name.startswith(prefix)]
+        names = [name for name in self.opened.keys() if name.startswith(prefix)]  # noqa: SIM118
         return {name.removeprefix(prefix): self.tensor(name) for name in names}
 
 

@@ -63,7 +63,12 @@ def settings_of(cls: type, prefix: str = "") -> list[Setting]:
             made = field.default_factory
             default = cast("object", field.default if made is MISSING else made())
             found.append(
-                Setting(name=name, kind=kind, help=str(field.metadata.get(_HELP, "")), default=default)
+                Setting(
+                    name=name,
+                    kind=cast("object", kind),
+                    help=str(field.metadata.get(_HELP, "")),
+                    default=default,
+                )
             )
     return found
 

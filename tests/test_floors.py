@@ -17,7 +17,8 @@ LONGEST_FILE = 400
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("runtime",),
-    ("facts", "settings", "results"),
+    ("facts", "settings"),
+    ("results",),
     ("models",),
     ("passes",),
     ("moments", "values", "edits"),

@@ -113,7 +113,9 @@ def evaluate(
     records = _records(exam.sheets, phases)
     exam.journal.close()
     described = None if edit is None else _describe(edit)
-    texts = {phase: one.texts for phase, one in phases.items()} if exam.options.texts else {}
+    texts: dict[Phase, tuple[PlainText, ...]] = {}
+    if exam.options.texts:
+        texts = {phase: one.texts for phase, one in phases.items()}
     return Results(records, model.name, model.revision, described, settings, texts)
 
 

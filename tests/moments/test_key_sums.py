@@ -57,12 +57,15 @@ def test_padding_and_batches_change_nothing(batch_tokens: int) -> None:
 def agrees(model: EditableModel, batch_tokens: int, samples: int) -> None:
     sums = measure(model, sites_of(model), TEXTS, Limits(samples=samples, batch_tokens=batch_tokens))
     assert sums.texts == samples
+    allowed = tolerance(torch.float64, FORWARD * sums.tokens, DEPTH)
+    if model.architecture.model_type == "gptj":  # attends in float32 whatever its dtype
+        allowed = tolerance(torch.float32, 8)
     for site in sites_of(model):
         expected, tokens = plain(model, site, TEXTS[:samples], 96)
         assert sums.tokens == tokens
         assert sums.totals[site.path].dtype == torch.float64
         worst = (sums.moment(site.path) - expected).abs().max() / expected.abs().max()
-        assert float(worst) <= tolerance(torch.float64, FORWARD * tokens, DEPTH)
+        assert float(worst) <= allowed
 
 
 def test_float32_is_summed_in_float64() -> None:

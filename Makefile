@@ -1,5 +1,7 @@
 # make demo    set up .venv, then edit the embedded model and show what happened
 # make test    set up .venv, then run the tests
+# make test-fast  a part of them that touches every room (tests/fast.txt), for daily work
+# make fuzz    the property tests with many examples at random; what they find becomes an @example
 # make check   everything that must hold before a change goes in; .ci/run calls it
 # make format  let ruff put the code in shape
 # make clean   remove .venv, caches and the demo's output
@@ -14,7 +16,7 @@ export OMP_WAIT_POLICY = PASSIVE
 
 BIN := .venv/bin
 
-.PHONY: demo test check lint types reference format clean
+.PHONY: demo test test-fast fuzz check lint types reference format clean
 .NOTPARALLEL:
 
 demo: .venv/.installed
@@ -22,6 +24,12 @@ demo: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+test-fast: .venv/.installed
+	$(BIN)/python -m pytest -n auto --dist loadfile @tests/fast.txt
+
+fuzz: .venv/.installed
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist loadfile -m fuzz
 
 check: lint types reference test
 

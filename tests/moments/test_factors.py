@@ -100,9 +100,9 @@ def test_the_factor_gives_the_update_of_a_whole_spread(tmp_path: Path) -> None:
         return read_moment(tmp_path, model, site)
 
     settings = settings_of()
-    one = spread(model, (1, 2), writes, prompts, LeastSquares(moment, 5.0, 0.1), settings)
+    one = spread(model, settings, writes, prompts, LeastSquares(moment, 5.0, 0.1))
     lower = Factors(tmp_path, model).lower
-    other = spread(model, (1, 2), writes, prompts, LeastSquares(moment, 5.0, 0.1, lower), settings)
+    other = spread(model, settings, writes, prompts, LeastSquares(moment, 5.0, 0.1, lower))
     for path, delta in one.items():
         torch.testing.assert_close(
             other[path].matrix, delta.matrix, rtol=0, atol=1e-9 * float(delta.matrix.abs().max())

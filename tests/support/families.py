@@ -155,7 +155,10 @@ def look_of(model: EditableModel) -> dict[str, object]:
         "attributes": sorted(vars(model.model)),
         "training": [name for name, module in modules.items() if module.training],
         "hooks": [
-            name for name, module in modules.items() if module._forward_hooks or module._forward_pre_hooks
+            name
+            for name, module in modules.items()
+            for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+            if not hook.__module__.startswith("transformers.")  # it keeps those that record hidden states
         ],
     }
 

@@ -31,4 +31,4 @@ def modules() -> tuple[list[str], list[str]]:
 
 SHAPED, PLAIN = modules()
 install_import_hook(SHAPED, "beartype.beartype")
-beartype_packages(PLAIN, conf=BeartypeConf(claw_is_pep526=False))
+beartype_packages(PLAIN, conf=BeartypeConf(claw_is_pep526=False, violation_type=TypeError))

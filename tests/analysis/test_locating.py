@@ -1,6 +1,7 @@
 """Causal tracing of many facts: the batched runs against plain ones, what is left out, kill and resume, the layers."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from errata.analysis import locating
-from errata.analysis.locating import locate, usual_window
+from errata.analysis.locating import TraceSettings, TraceWords, locate, usual_window
 from errata.analysis.restoring import Traceable, restore_everywhere, window_at
 from errata.errors import FactError, SettingsError
 from errata.facts.fact import Fact
@@ -187,3 +188,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     for wrong, word in (({"samples": 0}, "samples"), ({"window": 0}, "window"), ({"noise": 0.0}, "noise")):
         with pytest.raises(SettingsError, match=word):
             locate(model, FACTS, **wrong)  # type: ignore[arg-type]
+
+
+def test_every_setting_is_a_keyword() -> None:
+    assert {"samples", *TraceWords.__annotations__} == {one.name for one in fields(TraceSettings)}

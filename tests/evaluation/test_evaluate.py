@@ -1,7 +1,7 @@
 """`errata.evaluate`: before and after an edit, the model left as it was, numbers that are none, and what is refused."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from errata.errors import AlreadyApplied, FactError, PromptTooLong
-from errata.evaluation.evaluate import evaluate
+from errata.evaluation.evaluate import EvaluationOptions, EvaluationWords, evaluate
 from errata.evaluation.generation import continue_texts
 from errata.facts.fact import Fact
 from errata.facts.probes import Probe
@@ -207,3 +207,7 @@ def test_progress_is_told_in_order(gpt2: EditableModel) -> None:
         steps = [(done, total) for name, done, total in told if name == stage]
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1]
+
+
+def test_every_option_is_a_keyword() -> None:
+    assert set(EvaluationWords.__annotations__) == {one.name for one in fields(EvaluationOptions)}

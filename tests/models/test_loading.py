@@ -1,6 +1,5 @@
 """Checkpoints from a folder and from the hub: what is loaded."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,29 +18,6 @@ from families import tiny_model
 def nothing_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     logging.disable_progress_bar()
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A folder with a family's tiny model, made once; tests that spoil it take `folder`."""
-    made: dict[tuple[str, str], Path] = {}
-
-    def save(name: str = "gpt2", dtype: str = "float32") -> Path:
-        if (name, dtype) not in made:
-            logging.disable_progress_bar()
-            made[name, dtype] = tmp_path_factory.mktemp("checkpoint") / name.replace(" ", "-")
-            model = tiny_model(name, dtype)
-            model.model.save_pretrained(made[name, dtype])
-            model.tokenizer.save_pretrained(made[name, dtype])
-        return made[name, dtype]
-
-    return save
-
-
-@pytest.fixture
-def folder(saved: Callable[..., Path], tmp_path: Path) -> Path:
-    """A copy of GPT-2's, to be spoilt."""
-    return Path(shutil.copytree(saved(), tmp_path / "model"))
 
 
 @every_family

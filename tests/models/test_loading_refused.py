@@ -23,29 +23,6 @@ def nothing_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.disable_progress_bar()
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A folder with a family's tiny model, made once; tests that spoil it take `folder`."""
-    made: dict[tuple[str, str], Path] = {}
-
-    def save(name: str = "gpt2", dtype: str = "float32") -> Path:
-        if (name, dtype) not in made:
-            logging.disable_progress_bar()
-            made[name, dtype] = tmp_path_factory.mktemp("checkpoint") / name.replace(" ", "-")
-            model = tiny_model(name, dtype)
-            model.model.save_pretrained(made[name, dtype])
-            model.tokenizer.save_pretrained(made[name, dtype])
-        return made[name, dtype]
-
-    return save
-
-
-@pytest.fixture
-def folder(saved: Callable[..., Path], tmp_path: Path) -> Path:
-    """A copy of GPT-2's, to be spoilt."""
-    return Path(shutil.copytree(saved(), tmp_path / "model"))
-
-
 @pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2"])
 @pytest.mark.parametrize("gone", [("tokenizer.json",), ("tokenizer.json", "tokenizer_config.json")])
 def test_a_folder_without_a_vocabulary(

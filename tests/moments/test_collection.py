@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from safetensors.torch import load_file
 from errata import errors
 from errata.models.model import EditableModel, Site
 from errata.moments import collection as covariance
-from errata.moments.collection import CovarianceRecipe, collect, default_folder, default_recipe, ensure
+from errata.moments.collection import (
+    CovarianceRecipe,
+    LimitWords,
+    collect,
+    default_folder,
+    default_recipe,
+    ensure,
+)
 from errata.moments.corpora import WIKIPEDIA
 from errata.moments.folder import moments_of, read_moment
 from errata.moments.key_sums import Limits, measure
@@ -261,3 +269,7 @@ def test_each_model_has_its_default_corpus(model: EditableModel) -> None:
 def test_a_recipe_that_no_run_can_use(name: str) -> None:
     with pytest.raises(errors.SettingsError, match=f"'{name}' of the covariance must be at least 1: 0"):
         CovarianceRecipe(**{name: 0})
+
+
+def test_every_limit_is_a_keyword() -> None:
+    assert set(LimitWords.__annotations__) == {one.name for one in fields(Limits)}

@@ -14,23 +14,17 @@ from errata.facts.fact import Fact
 from errata.facts.probes import Neighbor, Probe
 from errata.methods.base import Changes
 from errata.methods.runs import Run
-from errata.moments.collection import collect
 from errata.strategies import guard
 from errata.strategies.guard import Guard, Health, Watch
 from families import FACTS, SENTENCES, tiny_model
-from strategy_cases import assert_untouched, stepped, weights_of
+from strategy_cases import assert_untouched, collect_moments, stepped, weights_of
 
 GUARD = Guard(texts=SENTENCES)
 
 
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("moments")
-    for dtype in ("float32", "float64"):
-        model = tiny_model("gpt2", dtype)
-        sites = [model.site("ffn", layer) for layer in (0, 1, 2)]
-        collect(model, sites, SENTENCES * 5, folder=folder / dtype, corpus="sentences", samples=25)
-    return folder
+    return collect_moments(tmp_path_factory.mktemp("moments"))
 
 
 def test_the_guard_takes_the_write_back_and_keeps_what_was_good(

@@ -17,25 +17,19 @@ from errata.methods.base import Changes, no_sites
 from errata.methods.registry import METHODS
 from errata.methods.runs import Run
 from errata.models.model import EditableModel
-from errata.moments.collection import collect
 from errata.strategies import steps
 from errata.strategies.steps import Strategy
 from errata.values import targets
 from errata.values.descent import Outcome
-from families import CONTEXTS, FACTS, SENTENCES, tiny_model
+from families import CONTEXTS, FACTS, tiny_model
 from plain import plain_row, run
 from poison import own_token, poisoned
-from strategy_cases import WIDE, assert_untouched, settings_of, stepped, weights_of
+from strategy_cases import WIDE, assert_untouched, collect_moments, settings_of, stepped, weights_of
 
 
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("moments")
-    for dtype in ("float32", "float64"):
-        model = tiny_model("gpt2", dtype)
-        sites = [model.site("ffn", layer) for layer in (0, 1, 2)]
-        collect(model, sites, SENTENCES * 5, folder=folder / dtype, corpus="sentences", samples=25)
-    return folder
+    return collect_moments(tmp_path_factory.mktemp("moments"))
 
 
 # --- iterations ------------------------------------------------------------------------------------

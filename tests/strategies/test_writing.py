@@ -4,20 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from errata.moments.collection import collect
 from errata.strategies.writing import Writer
-from families import SENTENCES, tiny_model
-from strategy_cases import assert_untouched, stepped, weights_of
+from families import tiny_model
+from strategy_cases import assert_untouched, collect_moments, stepped, weights_of
 
 
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("moments")
-    for dtype in ("float32", "float64"):
-        model = tiny_model("gpt2", dtype)
-        sites = [model.site("ffn", layer) for layer in (0, 1, 2)]
-        collect(model, sites, SENTENCES * 5, folder=folder / dtype, corpus="sentences", samples=25)
-    return folder
+    return collect_moments(tmp_path_factory.mktemp("moments"))
 
 
 def test_a_write_is_taken_back_bit_for_bit(moments: Path) -> None:

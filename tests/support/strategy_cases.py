@@ -9,15 +9,25 @@ from torch import Tensor
 import errata
 from errata.facts.fact import Fact
 from errata.models.model import EditableModel
+from errata.moments.collection import collect
 from errata.planning.plan import prepare
 from errata.planning.request import EditRequest
 from errata.runtime.progress import Progress, silent
 from errata.strategies import steps
 from errata.strategies.steps import Strategy
-from families import CONTEXTS, FACTS, SETTINGS, tiny_model
+from families import CONTEXTS, FACTS, SENTENCES, SETTINGS, tiny_model
 from method_cases import LATE, at
 
 WIDE = {**SETTINGS, "solve.covariance_weight": 0.5, "values.clamp": 3.0, "values.learning_rate": 0.5}
+
+
+def collect_moments(folder: Path) -> Path:
+    """Second moments of the tiny model, in a folder for each dtype."""
+    for dtype in ("float32", "float64"):
+        model = tiny_model("gpt2", dtype)
+        sites = [model.site("ffn", layer) for layer in (0, 1, 2)]
+        collect(model, sites, SENTENCES * 5, folder=folder / dtype, corpus="sentences", samples=25)
+    return folder
 
 
 def weights_of(model: EditableModel) -> dict[str, Tensor]:

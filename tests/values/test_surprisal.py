@@ -6,21 +6,15 @@ import pytest
 import torch
 
 from errata.facts.fact import Fact
-from errata.moments.collection import collect
 from errata.values.surprisal import measure_targets
-from families import CONTEXTS, FACTS, SENTENCES, tiny_model
+from families import CONTEXTS, FACTS, tiny_model
 from plain import plain_row, run
-from strategy_cases import stepped
+from strategy_cases import collect_moments, stepped
 
 
 @pytest.fixture(scope="module")
 def moments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("moments")
-    for dtype in ("float32", "float64"):
-        model = tiny_model("gpt2", dtype)
-        sites = [model.site("ffn", layer) for layer in (0, 1, 2)]
-        collect(model, sites, SENTENCES * 5, folder=folder / dtype, corpus="sentences", samples=25)
-    return folder
+    return collect_moments(tmp_path_factory.mktemp("moments"))
 
 
 def test_targets_are_measured_as_one_would_by_hand(moments: Path) -> None:

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 import errata
-from errata.results import REGISTRY, Phase, Results, Score, TableRow
+from errata.results import REGISTRY, Phase, Results, Score, TableRow, classic_groups
 from errata.runtime import to_json
 
 PHASES: tuple[Phase, ...] = ("before", "after")
@@ -42,7 +42,9 @@ def score_blocks(results: Results) -> list[Table]:
     """All scores that were measured, in two blocks of evaluation; headers say whether success or accuracy is shown."""
     rows = {row.name: row for row in results.table()}
     trusted = [row for row in rows.values() if REGISTRY[row.name].block == "trustworthy"]
-    besides = [row for row in rows.values() if row not in trusted and not row.name.startswith(tuple(_GROUPS))]
+    besides = [
+        row for row in rows.values() if row not in trusted and not row.name.startswith(tuple(_matrix_rows()))
+    ]
     besides += [row for row in rows.values() if row.name == "specificity_unchanged"]
     blocks = [_matrix(results, rows)]
     if besides:
@@ -53,13 +55,12 @@ def score_blocks(results: Results) -> list[Table]:
     return blocks
 
 
-_GROUPS = {
-    "efficacy": "Efficacy",
-    "generalization": "Generalization",
-    "specificity": "Specificity",
-    "score": "Score",
-}
 _KINDS = {"success": "Success", "accuracy": "Accuracy", "token_accuracy": "Token accuracy"}
+
+
+def _matrix_rows() -> dict[str, str]:
+    """The classic groups and their harmonic mean, with their labels."""
+    return {**{group.name: group.label for group in classic_groups()}, "score": "Score"}
 
 
 def _matrix(results: Results, rows: Mapping[str, TableRow]) -> Table:
@@ -69,7 +70,7 @@ def _matrix(results: Results, rows: Mapping[str, TableRow]) -> Table:
     phases = ("before", "after") if results.has_before else ("",)
     heads = [f">{_KINDS[kind]} {phase}".rstrip() for kind in kinds for phase in phases]
     made = table("", *heads, ">Facts", title="Classic: answers fed in, in %, with 95 % intervals over facts")
-    for group, word in _GROUPS.items():
+    for group, word in _matrix_rows().items():
         found = [rows.get(f"{group}_{kind}") for kind in kinds]
         there = [row for row in found if row is not None]
         if not there:

@@ -26,6 +26,7 @@ from errata.evaluation.references import References, references_of
 from errata.facts import Fact
 from errata.models import EditableModel
 from errata.results import (
+    GROUPS,
     Answer,
     Continuation,
     Outcomes,
@@ -35,13 +36,11 @@ from errata.results import (
     Record,
     Results,
     Writing,
+    outcomes_of,
 )
 from errata.runtime import Progress, silent
 
 __all__ = ["EvaluationOptions", "EvaluationWords", "continue_texts", "evaluate"]
-
-OPTIONAL = ("prefixed", "reversed", "two_hop")
-"""The groups of questions that belong to the trustworthy evaluation alone."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,9 @@ def evaluate(
     records = _records(exam.sheets, phases)
     exam.journal.close()
     described = None if edit is None else _describe(edit)
-    texts = {phase: one.texts for phase, one in phases.items()} if exam.options.texts else {}
+    texts: dict[Phase, tuple[PlainText, ...]] = {}
+    if exam.options.texts:
+        texts = {phase: one.texts for phase, one in phases.items()}
     return Results(records, model.name, model.revision, described, settings, texts)
 
 
@@ -152,7 +153,7 @@ class _Exam:
         if options.trustworthy:
             asked = with_prefixed(model, asked)
         else:
-            left_out = dict.fromkeys(OPTIONAL, ())
+            left_out = {name: () for name, group in GROUPS.items() if group.optional}
             asked = [replace(sheet, groups={**sheet.groups, **left_out}) for sheet in asked]
         plan = make_plan(model, [pair for sheet in asked for pair in sheet.pairs])
         journal = options.journal_of(model)
@@ -196,7 +197,7 @@ def _outcomes(
         return Question(ask.prompt, answers[ask.prompt, ask.wanted], rival)
 
     groups = {name: tuple(put(ask) for ask in asks) for name, asks in sheet.groups.items()}
-    return Outcomes(continuation=continuation, writing=writing, **groups)
+    return outcomes_of(groups, continuation, writing)
 
 
 def _records(sheets: Sequence[Sheet], phases: Mapping[Phase, _Answers]) -> tuple[Record, ...]:

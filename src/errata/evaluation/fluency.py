@@ -19,9 +19,9 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Cache
 
 from errata.errors import SettingsError
+from errata.evaluation.generation import next_logits
 from errata.evaluation.journal import Stage
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
@@ -148,7 +148,7 @@ def _sample(
     for step in range(draws.shape[1]):
         if width > model.max_length or not any(alive):
             break
-        logits, cache = _step(model, fed, width, cache)
+        logits, cache = next_logits(model, fed, width, cache)
         chosen, broken = _draw(logits.float().cpu(), special, draws[:, step], top_k)
         for row, token in enumerate(cast("list[int]", chosen.tolist())):
             alive[row] = alive[row] and not bool(broken[row])
@@ -173,20 +173,6 @@ def _draw(
     bounds = best.softmax(dim=-1).cumsum(dim=-1)
     place = (draw[:, None] >= bounds[:, :-1]).sum(dim=-1, keepdim=True)
     return tokens.gather(1, place)[:, 0], broken
-
-
-def _step(
-    model: EditableModel, fed: Int[Tensor, "row seq"], width: int, cache: Cache | None
-) -> tuple[Float[Tensor, "row vocab"], Cache]:
-    """The logits after the last token fed, the only one that the head reads."""
-
-    def last(hidden: Tensor) -> Tensor:
-        return hidden[:, -1:]
-
-    mask = torch.ones(len(fed), width, dtype=torch.long, device=fed.device)
-    with torch.no_grad(), model.hooked({model.architecture.head: last}, "input"):
-        out = model.model(input_ids=fed, attention_mask=mask, past_key_values=cache, use_cache=True)
-    return cast(Tensor, out.logits)[:, -1], cast(Cache, out.past_key_values)
 
 
 def _groups(prompts: Sequence[tuple[int, ...]], length: int, tokens_at_once: int) -> Iterator[list[int]]:

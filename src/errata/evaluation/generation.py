@@ -115,7 +115,7 @@ def _greedy(
     width, cache = min(map(len, prompts)), None
     fed = torch.tensor([prompt[:width] for prompt in prompts], device=model.device)
     while writing and width <= model.max_length:
-        logits, cache = _step(model, fed, width, cache)
+        logits, cache = next_logits(model, fed, width, cache)
         best, chosen = logits.max(dim=-1)
         broken = cast("list[bool]", best.isnan().tolist())
         tokens = cast("list[int]", chosen.tolist())
@@ -136,7 +136,7 @@ def _greedy(
     return [tuple(tokens) for tokens in written]
 
 
-def _step(
+def next_logits(
     model: EditableModel, fed: Int[Tensor, "row seq"], width: int, cache: Cache | None
 ) -> tuple[Float[Tensor, "row vocab"], Cache]:
     """The logits after the last token fed (only there the head is read); `width` counts the cached tokens too."""

@@ -22,7 +22,7 @@ from errata.experiments.sources import facts_for, me_ppl_50_texts
 from errata.facts import Fact
 from errata.models import EditableModel
 from errata.planning import EditRequest, find_neighbors, prepare
-from errata.results import Results, load_results
+from errata.results import GROUPS, Results, load_results
 from errata.runtime import Progress, atomic_file, cache_root, silent, to_json
 from errata.strategies import Strategy
 
@@ -36,8 +36,6 @@ GENERATED = ("generation_accuracy", "whole_answer_accuracy")
 """Columns that need the model to write greedily."""
 SAMPLED = ("fluency", "consistency")
 """Columns that need the model to write at random."""
-TRUSTWORTHY = ("prefixed_accuracy", "reversed_accuracy", "two_hop_accuracy")
-"""Columns for which more is asked than the facts' own prompts."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,9 @@ def _asked(model: EditableModel, cell: Cell) -> _Asked:
         texts = corpus_texts(0, 50, held_out=True) if embedded else me_ppl_50_texts(cell.data)
     return {
         "generate": any(name in GENERATED for name in columns),
-        "trustworthy": any(name in TRUSTWORTHY for name in columns),
+        "trustworthy": any(
+            group.optional and f"{group.name}_accuracy" in columns for group in GROUPS.values()
+        ),
         "fluency": sampled,
         "references": world_references() if embedded and sampled else None,
         "texts": texts,

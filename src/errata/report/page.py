@@ -25,7 +25,7 @@ from errata.report.texts import (
     printed,
     printed_name,
 )
-from errata.results import Results, Score
+from errata.results import GROUPS, Results, Score
 
 TEMPLATE = "page.html.jinja"
 
@@ -58,6 +58,7 @@ def recipe_page(table: Table, drawn: Mapping[str, str]) -> str:
         facts=_facts(table),
         about=_about(table),
         cells=_cells(table),
+        group_headings=_group_headings(),
         version=version("errata"),
     )
 
@@ -90,8 +91,13 @@ def results_page(results: Results, title: str, texts: Mapping[str, str]) -> str:
         facts=[{"name": title, "rows": rows, "left": len(results.records) - len(rows)}],
         about={name: str(value) for name, value in results.settings.items()},
         cells=[],
+        group_headings=_group_headings(),
         version=version("errata"),
     )
+
+
+def _group_headings() -> dict[str, str]:
+    return {group.name: group.heading or group.label for group in GROUPS.values()}
 
 
 def _score(score: Score | None) -> Row:

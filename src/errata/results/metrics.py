@@ -10,20 +10,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from errata.results.groups import GROUPS, MEMIT, Block, QuestionGroup, classic_groups
 from errata.results.outcomes import NO_TOKEN, Phase, Question, Record
 from errata.results.written import PlainText, Writing
 
 RecordMetric = Callable[[Record, Phase], "float | None"]
 TextMetric = Callable[[PlainText], float]
-Block = Literal["classic", "trustworthy"]
 Unit = Literal["share", "bits", "perplexity"]
 """A share is shown in percent (a cosine too)."""
 
-MEMIT = "Meng et al. 2023 (MEMIT), section 5"
 ROME = "Meng et al. 2022 (ROME), section 3.2"
 PAPER_2 = "paper 2 (iterative and neighbor-assisted editing)"
 ZSRE = "Meng et al. 2022 (ROME), evaluation of zsRE"
-ERRATA = "Errata"
 
 
 @dataclass(frozen=True)
@@ -113,37 +111,72 @@ def consistency(record: Record, phase: Phase) -> float | None:
     return None if writing is None else writing.consistency
 
 
-_GROUPS = {
-    "efficacy": ("Efficacy", "the prompt", "target_new"),
-    "generalization": ("Generalization", "the paraphrases", "paraphrase_prompts, target_new"),
-    "specificity": ("Specificity", "the neighborhood prompts", "neighborhood_prompts, their true answers"),
-}
-
-
-def _group_metrics() -> list[Metric]:
-    """Success, accuracy and token accuracy of the three groups, each with its harmonic mean."""
-    metrics: list[Metric] = []
-    for group, (word, asked, needs) in _GROUPS.items():
-        wanted = "P(true) > P(target_new)" if group == "specificity" else "P(target_new) > P(target_true)"
-        said = f"Share of {asked} with {wanted}, P the mean log-probability of the answer's tokens."
-        also = needs if group == "specificity" else f"{needs}, target_true"
-        made = Metric(f"{group}_success", f"{word}, success", said, also, MEMIT, of_record=success(group))
-        metrics.append(made)
-    metrics.append(_harmonic("success", MEMIT))
-    for group, (word, asked, needs) in _GROUPS.items():
-        said = f"Share of {asked} where every token of the answer is the likeliest one, teacher-forced."
-        made = Metric(
-            f"{group}_accuracy", f"{word}, accuracy", said, needs, PAPER_2, of_record=accuracy(group)
+def metrics_of(group: QuestionGroup) -> dict[str, Metric]:
+    """The metrics that a group of questions gets, by kind."""
+    name, needs = group.name, group.needs or group.field
+    if group.block == "trustworthy":
+        found = Metric(
+            f"{name}_accuracy",
+            f"{group.label}, accuracy",
+            group.definition,
+            needs,
+            group.source,
+            "trustworthy",
+            of_record=accuracy(name),
         )
-        metrics.append(made)
-    metrics.append(_harmonic("accuracy", PAPER_2))
-    metrics.append(_UNCHANGED)
-    for group, (word, asked, needs) in _GROUPS.items():
-        name, label = f"{group}_token_accuracy", f"{word}, token accuracy"
-        said = f"Share of the answer's tokens that are the likeliest ones after {asked}, teacher-forced."
-        metrics.append(Metric(name, label, said, needs, ZSRE, of_record=token_accuracy(group)))
-    metrics.append(_harmonic("token_accuracy", ZSRE))
-    return metrics
+        return {"accuracy": found}
+    return _classic_metrics_of(group, needs)
+
+
+def _classic_metrics_of(group: QuestionGroup, needs: str) -> dict[str, Metric]:
+    name = group.name
+    wanted = "P(true) > P(target_new)" if group.stays else "P(target_new) > P(target_true)"
+    return {
+        "success": Metric(
+            f"{name}_success",
+            f"{group.label}, success",
+            f"Share of {group.asked} with {wanted}, P the mean log-probability of the answer's tokens.",
+            needs if group.stays else f"{needs}, target_true",
+            MEMIT,
+            of_record=success(name),
+        ),
+        "accuracy": Metric(
+            f"{name}_accuracy",
+            f"{group.label}, accuracy",
+            f"Share of {group.asked} where every token of the answer is the likeliest one, teacher-forced.",
+            needs,
+            PAPER_2,
+            of_record=accuracy(name),
+        ),
+        "token_accuracy": Metric(
+            f"{name}_token_accuracy",
+            f"{group.label}, token accuracy",
+            f"Share of the answer's tokens that are the likeliest ones after {group.asked}, teacher-forced.",
+            needs,
+            ZSRE,
+            of_record=token_accuracy(name),
+        ),
+    }
+
+
+def _classic_metrics() -> list[Metric]:
+    """Success, accuracy and token accuracy of the classic groups, each with its harmonic mean."""
+    by_group = [metrics_of(group) for group in classic_groups()]
+    return [
+        *(metrics["success"] for metrics in by_group),
+        _harmonic("success", MEMIT),
+        *(metrics["accuracy"] for metrics in by_group),
+        _harmonic("accuracy", PAPER_2),
+        _UNCHANGED,
+        *(metrics["token_accuracy"] for metrics in by_group),
+        _harmonic("token_accuracy", ZSRE),
+    ]
+
+
+def _trustworthy_metrics() -> list[Metric]:
+    groups = [group for group in GROUPS.values() if group.block == "trustworthy"]
+    in_order = sorted(groups, key=lambda group: group.order)
+    return [*_FREE_ANSWERS, *(metrics_of(group)["accuracy"] for group in in_order)]
 
 
 def _harmonic(kind: str, source: str) -> Metric:
@@ -201,7 +234,7 @@ _TEXTS = [
         of_text=lambda text: text.textbook_perplexity,
     ),
 ]
-_TRUSTWORTHY = [
+_FREE_ANSWERS = [
     Metric(
         "generation_accuracy",
         "Generation, accuracy",
@@ -220,55 +253,11 @@ _TRUSTWORTHY = [
         "trustworthy",
         of_record=whole_answer,
     ),
-    Metric(
-        "prefixed_accuracy",
-        "Behind 50 unrelated tokens, accuracy",
-        "1 if every token of target_new is the likeliest one, teacher-forced, with the prompt behind an unrelated "
-        "prefix of 50 tokens.",
-        "room for 50 more tokens",
-        ERRATA,
-        "trustworthy",
-        of_record=accuracy("prefixed"),
-    ),
-    Metric(
-        "same_subject_accuracy",
-        "Same subject, accuracy",
-        "Share of other facts of the subject where every token of the true answer is the likeliest one.",
-        "same_subject_prompts",
-        "METHODS",
-        "trustworthy",
-        of_record=accuracy("same_subject"),
-    ),
-    Metric(
-        "unrelated_accuracy",
-        "Unrelated facts, accuracy",
-        "Share of facts of untouched subjects where every token of the true answer is the likeliest one.",
-        "unrelated_prompts",
-        "METHODS",
-        "trustworthy",
-        of_record=accuracy("unrelated"),
-    ),
-    Metric(
-        "reversed_accuracy",
-        "Reversed question, accuracy",
-        "Share of questions from the new object's side where every token of the answer (the subject) is the likeliest.",
-        "reversed_prompts",
-        "Berglund et al. 2024 (The Reversal Curse)",
-        "trustworthy",
-        of_record=accuracy("reversed"),
-    ),
-    Metric(
-        "two_hop_accuracy",
-        "Two-hop question, accuracy",
-        "Share of questions that need the new fact and a second one where every token of the answer is the likeliest.",
-        "two_hop_prompts",
-        "Zhong et al. 2023 (MQuAKE)",
-        "trustworthy",
-        of_record=accuracy("two_hop"),
-    ),
 ]
 
-REGISTRY: dict[str, Metric] = {metric.name: metric for metric in (*_group_metrics(), *_TEXTS, *_TRUSTWORTHY)}
+REGISTRY: dict[str, Metric] = {
+    metric.name: metric for metric in (*_classic_metrics(), *_TEXTS, *_trustworthy_metrics())
+}
 """Every metric by name, in the order in which scores are reported."""
 
 

@@ -7,10 +7,12 @@ Nothing here is a mean over records. A number that was not one (a broken model) 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Annotated, ClassVar, Literal, cast
 
 from errata.errors import ResultsError
+from errata.results.groups import GROUPS
 from errata.results.written import Continuation, Writing
 from errata.runtime import NON_FINITE, Form, to_json
 
@@ -88,10 +90,8 @@ class Outcomes:
     """All that was measured of one fact in one phase; an empty group was not asked."""
 
     JSON: ClassVar = Form(
-        write=lambda outcomes: {
-            name: to_json(getattr(outcomes, name)) for name in (*GROUPS, "continuation", "writing")
-        },
-        optional=("prefixed", "reversed", "two_hop"),  # since schema 2
+        write=lambda outcomes: {name: to_json(getattr(outcomes, name)) for name in _members_of(outcomes)},
+        optional=("prefixed", "reversed", "two_hop", "others"),  # since schema 2
         title="before or after",
     )
 
@@ -113,6 +113,10 @@ class Outcomes:
     two_hop: tuple[Question, ...] = ()
     """Questions whose answer follows from the new fact and a second one."""
     writing: Writing | None = None
+    others: Mapping[str, tuple[Question, ...]] = field(
+        default_factory=dict[str, tuple[Question, ...]], hash=False
+    )
+    """Groups that have no field of their own, by name; stored only where there are some."""
 
     @property
     def questions(self) -> tuple[Question, ...]:
@@ -121,11 +125,28 @@ class Outcomes:
 
     def group(self, name: str) -> tuple[Question, ...]:
         """The questions of one of `GROUPS`."""
-        return cast("tuple[Question, ...]", getattr(self, name))
+        if name in _OWN_FIELDS:
+            return cast("tuple[Question, ...]", getattr(self, name))
+        return self.others.get(name, ())
 
 
-GROUPS = tuple(field.name for field in fields(Outcomes) if field.name not in ("continuation", "writing"))
-"""The groups of questions, in the order in which they are reported."""
+def outcomes_of(
+    groups: Mapping[str, tuple[Question, ...]], continuation: Continuation | None, writing: Writing | None
+) -> Outcomes:
+    """The outcomes of questions by group, each where it belongs."""
+    own = {name: questions for name, questions in groups.items() if name in _OWN_FIELDS}
+    others = {name: questions for name, questions in groups.items() if name not in _OWN_FIELDS and questions}
+    return Outcomes(continuation=continuation, writing=writing, others=others, **own)
+
+
+def _members_of(outcomes: Outcomes) -> list[str]:
+    """What is stored, in the order of files."""
+    groups = [name for name in GROUPS if name in _OWN_FIELDS]
+    return [*groups, "continuation", "writing", *(["others"] if outcomes.others else [])]
+
+
+_OWN_FIELDS = frozenset(part.name for part in fields(Outcomes)) - {"continuation", "writing", "others"}
+"""The groups that have a field of their own."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from errata.results.metrics import REGISTRY, RecordMetric, TextMetric
+from errata.results.groups import GROUPS, QuestionGroup
+from errata.results.metrics import REGISTRY, RecordMetric, TextMetric, metrics_of
 from errata.results.outcomes import Phase, Record
 from errata.results.written import PlainText
 
@@ -53,6 +54,22 @@ HARMONIC: dict[str, tuple[str, str, str]] = {
 
 LABELS: dict[str, str] = {name: metric.label for name, metric in REGISTRY.items()}
 """Every score's name for people, in the order in which scores are reported."""
+
+
+def add_group(group: QuestionGroup) -> None:
+    """Declare one more group of questions: from now on it is asked, scored and shown.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+    if group.name in GROUPS:
+        raise ValueError(f"There is a group of questions {group.name!r} already. Take another name.")
+    GROUPS[group.name] = group
+    for metric in metrics_of(group).values():
+        assert metric.of_record is not None
+        REGISTRY[metric.name] = metric
+        METRICS[metric.name] = metric.of_record
+        LABELS[metric.name] = metric.label
 
 
 def score_records(

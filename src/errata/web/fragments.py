@@ -19,28 +19,15 @@ from errata.methods import Method
 from errata.results import REGISTRY, Results, Score, TableRow
 from errata.runtime import duration
 from errata.web.jobs import View
-from errata.web.measuring import Bar
+from errata.web.measuring import Bar, shown_groups
 from errata.web.measuring import Line as Asked
 from errata.web.session import Compared, Workspace, title
 
 TEMPLATE = "fragments.html.jinja"
 SPECIAL = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
 MOST_DRAFTS = 10
-KINDS = {
-    "asked": "The questions that were edited",
-    "reworded": "The same in other words: should change too",
-    "neighbor": "Questions about others: should stay",
-}
-WORDS = {
-    "efficacy_success": "the new answer is likelier than the old one, asked the question itself",
-    "generalization_success": "... asked in other words",
-    "specificity_success": "others keep their own answer: it is likelier than the new one",
-    "efficacy_accuracy": "the new answer is the likeliest of all, asked the question itself",
-    "generalization_accuracy": "... asked in other words",
-    "specificity_accuracy": "others' own answer is the likeliest of all",
-    "generation_accuracy": "the model writes the new answer by itself",
-}
-"""The scores that are shown at once, in plain words; the others fold out."""
+WORDS = {"generation_accuracy": "the model writes the new answer by itself"}
+"""Scores of no group that are shown at once, in plain words."""
 STAGES = {
     "Probabilities before": "Asking the unedited model",
     "Generation before": "Letting the unedited model write",
@@ -66,8 +53,27 @@ def _piece(text: str) -> str:
     return _visible(text) if begins else f"…{text}"
 
 
+def _headings() -> dict[str, str]:
+    """The heading of each kind of question, in order."""
+    return {group.page.kind: group.page.heading for group in shown_groups() if group.page is not None}
+
+
+def _heading(kind: str) -> str:
+    return _headings()[kind]
+
+
+def _words() -> dict[str, str]:
+    """The scores that are shown at once, in plain words; the others fold out."""
+    sections = {group.name: group.page for group in shown_groups() if group.page is not None}
+    return {
+        **{f"{name}_success": section.success for name, section in sections.items()},
+        **{f"{name}_accuracy": section.accuracy for name, section in sections.items()},
+        **WORDS,
+    }
+
+
 def _in_order(groups: Iterable[tuple[str, list[Asked]]]) -> list[tuple[str, list[Asked]]]:
-    return sorted(groups, key=lambda group: list(KINDS).index(group[0]))
+    return sorted(groups, key=lambda group: list(_headings()).index(group[0]))
 
 
 @cache
@@ -88,7 +94,7 @@ def _macros() -> Any:
         "piece": _piece,
         "in_order": _in_order,
     }
-    names |= {"KINDS": KINDS, "STAGES": STAGES}
+    names |= {"heading": _heading, "STAGES": STAGES}
     return made.get_template(TEMPLATE).module
 
 
@@ -134,9 +140,9 @@ def lines(asked: Sequence[Asked], left_out: int = 0) -> str:
 
 def scores(results: Results) -> str:
     """The scores with their intervals."""
-    rows = results.table()
-    shown = [row for row in rows if row.name in WORDS]
-    rest = [row for row in rows if row.name not in WORDS]
+    rows, words = results.table(), _words()
+    shown = [row for row in rows if row.name in words]
+    rest = [row for row in rows if row.name not in words]
     return _fragment("scores", _score_rows(shown), _score_rows(rest), len(results.records))
 
 
@@ -174,10 +180,11 @@ def figure(name: str, svg: str) -> str:
 
 
 def _score_rows(rows: Sequence[TableRow]) -> list[dict[str, object]]:
+    words = _words()
     return [
         {
             "label": row.label,
-            "words": WORDS.get(row.name, ""),
+            "words": words.get(row.name, ""),
             "before": _score(row.before, row.name),
             "after": _score(row.after, row.name),
             "count": (row.after or row.before or Score(0, None, None, 0)).count,

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
@@ -11,15 +10,18 @@ from errata.edits import Edit
 from errata.evaluation import continue_texts, evaluate
 from errata.facts import Fact
 from errata.models import EditableModel
-from errata.results import Question, Record, Results
+from errata.results import GROUPS, Question, QuestionGroup, Record, Results
 from errata.runtime import Progress
 
-Kind = Literal["asked", "reworded", "neighbor"]
-GROUPS: dict[str, Kind] = {"efficacy": "asked", "generalization": "reworded", "specificity": "neighbor"}
 MOST_LINES = 200
 """Questions whose answers are shown side by side; the report has all of them."""
 WORDS = 12
 """Tokens of an answer."""
+
+
+def shown_groups() -> list[QuestionGroup]:
+    """The groups whose questions are shown one by one."""
+    return [group for group in GROUPS.values() if group.page is not None]
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,22 @@ class Side:
 class Line:
     """One question, without and with the edits."""
 
-    kind: Kind
+    kind: str
+    """Of the group's `PageSection`."""
     question: str
     wanted: str
     before: Side
     after: Side
 
     @property
+    def stays(self) -> bool:
+        """Whether the answer should be the one from before the edit."""
+        return any(group.stays for group in shown_groups() if group.page and group.page.kind == self.kind)
+
+    @property
     def right(self) -> bool:
         """Whether the answer is the wanted one; a neighbor may also say what it said before."""
-        stayed = self.kind == "neighbor" and self.after.text == self.before.text
+        stayed = self.stays and self.after.text == self.before.text
         return stayed or self.after.text.casefold().startswith(self.wanted.casefold())
 
 
@@ -99,12 +107,13 @@ def _norm(matrix: Tensor) -> float:
     return math.sqrt(float(matrix.detach().double().square().sum()))
 
 
-def _questions(record: Record) -> list[tuple[Kind, Question, Question]]:
+def _questions(record: Record) -> list[tuple[str, Question, Question]]:
     """The kind of each question, and it without and with the edit."""
     return [
-        (kind, (record.before or record.after).group(group)[place], question)
-        for group, kind in GROUPS.items()
-        for place, question in enumerate(record.after.group(group))
+        (group.page.kind, (record.before or record.after).group(group.name)[place], question)
+        for group in shown_groups()
+        if group.page is not None
+        for place, question in enumerate(record.after.group(group.name))
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from errata.errors import ResultsError
 from errata.experiments import label
 from errata.results import FILE, KIND, Outcomes, Question, Record, Results, load_results
-from errata.web.measuring import GROUPS, MOST_LINES, Line, Side
+from errata.web.measuring import MOST_LINES, Line, Side, shown_groups
 
 FIGURES = "figures"
 
@@ -97,10 +97,11 @@ def _cell(value: dict[str, float | None] | None) -> str:
 
 def _lines(record: Record) -> list[Line]:
     found: list[Line] = []
-    for group, kind in GROUPS.items():
-        for place, question in enumerate(record.after.group(group)):
-            earlier = None if record.before is None else record.before.group(group)[place]
-            said = _continued(record.before, group), _continued(record.after, group)
+    for group in shown_groups():
+        kind = group.page.kind if group.page is not None else ""
+        for place, question in enumerate(record.after.group(group.name)):
+            earlier = None if record.before is None else record.before.group(group.name)[place]
+            said = _continued(record.before, group.name), _continued(record.after, group.name)
             before = Side("(not measured)", None) if earlier is None else _side(earlier, said[0])
             found.append(Line(kind, question.prompt, question.wanted.text, before, _side(question, said[1])))
     return found[:MOST_LINES]

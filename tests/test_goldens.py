@@ -19,7 +19,7 @@ import errata
 from errata.edits.deltas import write_deltas
 from errata.facts.fact import Fact
 from errata.methods.registry import method_named
-from errata.methods.rome import rome_step
+from errata.methods.rome import KeyReading, rome_step
 from errata.models.loading import load
 from errata.models.model import EditableModel
 from errata.passes.prompts import encode_rows, kl_rows, rewrite_rows
@@ -222,7 +222,7 @@ def test_the_rank_one_update_is_the_published_one(run: str) -> None:
     site = model.site("ffn", recorded.hparams["layers"][0])
     factor = torch.linalg.cholesky(recorded.moments[site.path].double())
     (fact,) = recorded.facts
-    step = rome_step(model, fact, CONTEXTS, site, "mean", factor)
+    step = rome_step(model, fact, CONTEXTS, site, factor, KeyReading())
     recorded.close(KeyPrompts.of(model, [fact], CONTEXTS).keys(site, "plain")[0], "rome_u.k_mean")
     recorded.close(step.direction, "rome_u.u")
     recorded.close(step.divisor, "rome_v.cur_input")

@@ -123,7 +123,7 @@ def test_the_plain_version_agrees_in_float64(family: str, case: str) -> None:
     model, settings = tiny_model(family, "float64"), settings_of(**values)
     contexts = CONTEXTS if case in ("memit", "pmet") else CONTEXTS[:2]
     with double_throughout(model):
-        found = optimize_targets(model, facts, contexts, settings, relax, record_deltas=True)
+        found = optimize_targets(model, facts, contexts, settings, relax=relax, record_deltas=True)
         plain = [plain_target(model, fact, contexts, **value_words(settings), relax=relax) for fact in facts]
     for index in range(len(facts)):
         assert_same(found, index, plain[index], 1e-9)
@@ -154,7 +154,7 @@ def assert_shown(case: str, model: EditableModel, found: Targets) -> None:
 def test_the_plain_version_agrees_in_float32(family: str, case: str) -> None:
     facts, values, relax = CASES[case]
     model, settings = tiny_model(family, "float32"), settings_of(**values)
-    found = optimize_targets(model, facts[:2], CONTEXTS, settings, relax, record_deltas=True)
+    found = optimize_targets(model, facts[:2], CONTEXTS, settings, relax=relax, record_deltas=True)
     for index, fact in enumerate(facts[:2]):
         plain = plain_target(model, fact, CONTEXTS, **value_words(settings), relax=relax)
         assert_same(found, index, plain, tolerance(torch.float32, FORWARD, DEPTH * TRAINING))

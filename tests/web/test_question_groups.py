@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -36,7 +37,7 @@ SHOUTED = QuestionGroup(
 @pytest.fixture(params=["classic", "trustworthy"])
 def group(request: pytest.FixtureRequest) -> Iterator[QuestionGroup]:
     """The group, declared for one test."""
-    registries = (GROUPS, REGISTRY, METRICS, LABELS)
+    registries = cast(list[dict[str, Any]], [GROUPS, REGISTRY, METRICS, LABELS])
     before = [dict(registry) for registry in registries]
     added = replace(SHOUTED, block=request.param)
     add_group(added)
@@ -59,10 +60,9 @@ def test_a_new_group_is_asked_scored_stored_and_shown(group: QuestionGroup, tmp_
     assert all(score is not None and score.count == 2 for score in scores.values())
 
     assert load_results(results.save(tmp_path / "results")) == results
-    console = Console(file=io.StringIO(), width=200)
-    console.print(*score_blocks(results))
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert printed.count("Shouted prompt") == 1
+    printed = io.StringIO()
+    Console(file=printed, width=200).print(*score_blocks(results))
+    assert printed.getvalue().count("Shouted prompt") == 1
     html = results_page(results, "A page", {})
     assert '"shouted": "Shouted prompt"' in html
     assert "THE CAPITAL OF FRANCE IS" in html

@@ -35,8 +35,6 @@ EPILOG = options.examples(
     "errata edit almanac -f facts.jsonl --method rome --guard --output my-edit",
     "errata edit almanac -f facts.jsonl --method two_site --plan",
 )
-KEPT = "targets"
-"""The folder in the cache where finished values are kept."""
 
 
 def edit(
@@ -112,26 +110,18 @@ def edit(
         output = _output(output, show_plan)
         check_tracker(track)
         load_presets(method)
-        given = parse_assignments(settings or [])
-        prefixes = read_contexts(contexts)
+        from errata.planning import BesideWords, SourceWords, kept_values
+
+        given, prefixes = parse_assignments(settings or []), read_contexts(contexts)
         watched = repeating.guard_of(guard, guard_perplexity, guard_accuracy, guard_texts)
         strategy = repeating.strategy_of(
             iterations, stop, epsilon, keep_best, only_underedited, batch_size, watched
         )
         read = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
+        sources = SourceWords(preset=preset, contexts=prefixes, covariance=covariance, seed=seed)
+        beside = BesideWords(neighbors=neighbors, keep_unqualified=keep_unqualified, preserve=preserve)
         request = errata.EditRequest(
-            read,
-            method,
-            given,
-            preset=preset,
-            strategy=strategy,
-            contexts=prefixes,
-            covariance=covariance,
-            neighbors=neighbors,
-            keep_unqualified=keep_unqualified,
-            preserve=preserve,
-            keep_in=cache_root() / KEPT,
-            seed=seed,
+            read, method, given, strategy=strategy, keep_in=kept_values(), **sources, **beside
         )
         plan = errata.prepare(load_model(terminal, model, dtype, device, device_map), request)
         if show_plan:

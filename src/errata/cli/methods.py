@@ -37,22 +37,6 @@ def methods(
         from errata.methods import METHODS, method_named
 
         chosen = list(METHODS.values()) if name is None else [method_named(name)]
-        rows: list[dict[str, object]] = []
-        for method in chosen:
-            presets = load_presets(method.name)
-            settings = [one.name for one in settings_of(method.settings)]
-            rows.append(
-                {
-                    "name": method.name,
-                    "summary": method.summary,
-                    "source": method.source,
-                    "writes": method.writes,
-                    "order": method.order,
-                    "cost": method.cost,
-                    "settings": settings,
-                    "presets": [_preset(one) for one in presets.presets],
-                }
-            )
         terminal.show(_method_table(chosen))
         if name is not None:
             presets = load_presets(name)
@@ -60,7 +44,21 @@ def methods(
             terminal.show(_setting_table(chosen[0].settings, presets))
         else:
             terminal.note("Presets and settings of one: errata methods METHOD")
-        terminal.result({"methods": rows})
+        terminal.result({"methods": [_about(method) for method in chosen]})
+
+
+def _about(method: Method[Any]) -> dict[str, object]:
+    """A method for programs."""
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "source": method.source,
+        "writes": method.writes,
+        "order": method.order,
+        "cost": method.cost,
+        "settings": [one.name for one in settings_of(method.settings)],
+        "presets": [_preset(one) for one in load_presets(method.name).presets],
+    }
 
 
 def _method_table(methods: Sequence[Method[Any]]) -> Table:

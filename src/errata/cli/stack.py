@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from errata.cli.edit import run_plan
 from errata.cli.inputs import check_output, load_model, read_contexts, read_edit
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
-from errata.runtime import cache_root, to_json
+from errata.runtime import to_json
 from errata.settings import load_presets, parse_assignments
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ MERGE_EPILOG = options.examples(
 )
 LOG_EPILOG = options.examples("errata log my-stack")
 DIFF_EPILOG = options.examples("errata diff my-edit my-other-edit", "errata diff my-stack my-edit --json")
-KEPT = "targets"
-"""The folder in the cache where finished values are kept."""
 
 Folder = Annotated[Path, typer.Argument(metavar="STACK", help="The folder of the stack.")]
 Name = Annotated[
@@ -87,30 +86,23 @@ def edit(
     """Write FACTS on top of STACK (a new folder makes a new stack). Contradictions with earlier edits are refused."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         load_presets(method)
-        given, prefixes = parse_assignments(settings or []), read_contexts(contexts)
-        read = errata.read_facts(facts)
-        from errata.edits import is_stack, new_stack, open_stack
+        from errata.edits import new_stack
+        from errata.planning import BesideWords, SourceWords, kept_values
 
-        known = open_stack(stack) if is_stack(stack) else None
-        if known is None:
-            check_output(stack)
-        else:
-            known.check_name(name)
-            known.check_facts(read)
+        read = errata.read_facts(facts)
+        known = _checked_stack(stack, name, read)
+        sources = SourceWords(
+            preset=preset, contexts=read_contexts(contexts), covariance=covariance, seed=seed
+        )
+        beside = BesideWords(neighbors=neighbors, keep_unqualified=keep_unqualified, preserve=preserve)
         request = errata.EditRequest(
             read,
             method,
-            given,
-            preset=preset,
-            contexts=prefixes,
-            covariance=covariance,
-            neighbors=neighbors,
-            keep_unqualified=keep_unqualified,
-            preserve=preserve,
-            stack=known,
+            parse_assignments(settings or []),
             hold=hold,
-            keep_in=cache_root() / KEPT,
-            seed=seed,
+            keep_in=kept_values(),
+            **sources,
+            **beside,
         )
         loaded = load_model(terminal, model, dtype, device, device_map)
         base = known or new_stack(stack, loaded)
@@ -118,6 +110,19 @@ def edit(
         made, _ = run_plan(terminal, errata.prepare(loaded, replace(request, stack=base)), stack)
         changed = base.add(name, made, base.names)
         _tell(terminal, changed, f"{name} is edit {len(changed.entries)} of {stack}.")
+
+
+def _checked_stack(folder: Path, name: str, facts: Sequence[errata.Fact]) -> Stack | None:
+    """The stack of a folder, if the edit can be put on it; None where there is none yet."""
+    from errata.edits import is_stack, open_stack
+
+    if not is_stack(folder):
+        check_output(folder)
+        return None
+    stack = open_stack(folder)
+    stack.check_name(name)
+    stack.check_facts(facts)
+    return stack
 
 
 def add(

@@ -21,17 +21,15 @@ from errata.experiments.cells import EMBEDDED, Cell, Request, weight
 from errata.experiments.sources import facts_for, me_ppl_50_texts
 from errata.facts import Fact
 from errata.models import EditableModel
-from errata.planning import EditRequest, find_neighbors, prepare
+from errata.planning import EditRequest, find_neighbors, kept_values, prepare
 from errata.results import GROUPS, Results, load_results
-from errata.runtime import Progress, atomic_file, cache_root, silent, to_json
+from errata.runtime import Progress, atomic_file, silent, to_json
 from errata.strategies import Strategy
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 CELLS = "cells"
-KEPT = "targets"
-"""The folder in the cache where finished values are kept, the same that `errata edit` uses."""
 GENERATED = ("generation_accuracy", "whole_answer_accuracy")
 """Columns that need the model to write greedily."""
 SAMPLED = ("fluency", "consistency")
@@ -272,7 +270,7 @@ def _make(
         cell.row.settings,
         preset=cell.preset,
         strategy=strategy,
-        keep_in=cache_root() / KEPT,
+        keep_in=kept_values(),
         seed=cell.request.seed,
     )
     return prepare(model, request).run(on_progress, on_write)

@@ -249,7 +249,7 @@ def share_out(
         writes,
         prompts,
         solver,
-        task.on_progress,
+        on_progress=task.on_progress,
         preserved=KeyPrompts.of(task.model, preserved, ("",), site.lookup) if preserved else None,
     )
     return Changes(deltas, dict.fromkeys(targets.failed, NOT_FINITE), targets.outcomes)

@@ -216,10 +216,8 @@ class _Sequence:
             fact,
             self.task.contexts,
             self.site,
-            own.solve.key,
             self.factor,
-            own.keys,
-            own.lookup,
+            KeyReading(own.solve.key, own.keys, own.lookup),
         )
         return (value - step.output) / (step.direction @ step.divisor), step.direction
 
@@ -252,17 +250,25 @@ class RomeStep:
     """m, what the map puts out for k'."""
 
 
+@dataclass(frozen=True)
+class KeyReading:
+    """Which key a step uses, and how keys are read."""
+
+    key: Key = "mean"
+    keys: KeySettings = PLAIN
+    lookup: Lookup = "subject_last"
+
+
 def rome_step(
     model: EditableModel,
     fact: Fact,
     contexts: Sequence[str],
     site: Site,
-    key: Key,
     factor: Float[Tensor, "d_in d_in"],
-    keys: KeySettings = PLAIN,
-    lookup: Lookup = "subject_last",
+    reading: KeyReading,
 ) -> RomeStep:
     """u, k' and m of a fact with the weights as they stand now; `factor` is the Cholesky factor of C, in float64."""
+    key, keys, lookup = reading.key, reading.keys, reading.lookup
     bare_prompt = KeyPrompts.of(model, [fact], ("",), lookup)
     bare = bare_prompt.keys(site, "plain")[0].to(factor)
     output = bare_prompt.values(site.path)[0].to(factor)

@@ -89,16 +89,8 @@ def find_neighbors(
         reasons[index] = _reason(len(each), right)
         if keep_unqualified:
             kept.append(replace(fact, neighbors=()))
-    every = list(chain.from_iterable(found))
-    return Neighbors(
-        facts=_without_each_other(kept),
-        qualified=tuple(qualified),
-        reasons=reasons,
-        asked=len(every),
-        answered=sum(len(_answered(each, answers)) for each in found),
-        without_subject=sum(one.neighbor is None for one in every),
-        corrected=sum(one.corrected for one in every),
-    )
+    counts = _counts(found, answers)
+    return Neighbors(_without_each_other(kept), tuple(qualified), reasons, *counts)
 
 
 @dataclass(frozen=True)
@@ -173,6 +165,19 @@ def _from_prompts(fact: Fact, templates: Sequence[str], every: Sequence[str]) ->
         fitting = template_of(prompt, templates) or template_of(prompt, every)
         neighbor = None if fitting is None else Neighbor(*fitting, target)
         yield _Candidate(prompt, target, neighbor, item)
+
+
+def _counts(
+    found: Sequence[Sequence[_Candidate]], answers: Mapping[tuple[str, str], Answer]
+) -> tuple[int, int, int, int]:
+    """Questions asked, answered, without a subject, and corrected, as `Neighbors` has them."""
+    every = list(chain.from_iterable(found))
+    return (
+        len(every),
+        sum(len(_answered(each, answers)) for each in found),
+        sum(one.neighbor is None for one in every),
+        sum(one.corrected for one in every),
+    )
 
 
 def _qualified(

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from errata.edits import Stack
 from errata.errors import SettingsError
 from errata.facts import Fact
 from errata.methods import Method, method_named
+from errata.runtime import cache_root
 from errata.strategies import Strategy, check_strategy
 
 NeighborsFrom = Literal["file", "auto", "none"]
@@ -76,17 +78,32 @@ class EditRequest:
                 )
 
 
-class Words(TypedDict, total=False):
-    """The keywords of `errata.edit`: the fields of `EditRequest` after its settings."""
+class SourceWords(TypedDict, total=False):
+    """Keywords of a request: where its settings, contexts and second moments come from, and the seed."""
 
     preset: str | None
-    strategy: Strategy | None
     contexts: Sequence[str] | None
     covariance: str | os.PathLike[str] | None
+    seed: int
+
+
+class BesideWords(TypedDict, total=False):
+    """Keywords of a request: the rows beside its facts."""
+
     neighbors: NeighborsFrom | None
     keep_unqualified: bool
     preserve: Preserve | None
+
+
+class Words(SourceWords, BesideWords, total=False):
+    """The keywords of `errata.edit`: the fields of `EditRequest` after its settings."""
+
+    strategy: Strategy | None
     stack: Stack | None
     hold: bool
     keep_in: str | os.PathLike[str] | None
-    seed: int
+
+
+def kept_values() -> Path:
+    """The folder in the user's cache where the command line and the web UI keep finished values (`keep_in`)."""
+    return cache_root() / "targets"

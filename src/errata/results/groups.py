@@ -194,7 +194,7 @@ _ROWS = (
     QuestionGroup(
         name="prefixed",
         label="Behind 50 unrelated tokens",
-        ask=lambda *_: (),  # evaluation/prefixes.py fills it in: what fits depends on the model's tokenizer
+        ask=lambda _fact, _edited: (),  # evaluation/prefixes.py fills it in: what fits depends on the model's tokenizer
         field="prompt behind a prefix",
         definition="1 if every token of target_new is the likeliest one, teacher-forced, with the prompt behind an "
         "unrelated prefix of 50 tokens.",

@@ -10,12 +10,12 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, TypedDict, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from errata.edits import Delta, write_deltas
 from errata.errors import CovarianceError
@@ -80,43 +80,118 @@ class SpreadStep:
     """v* - current value, before it is shared out."""
 
 
+class SpreadWords(TypedDict, total=False):
+    """The keywords of `spread`."""
+
+    on_progress: Progress
+    steps: dict[str, SpreadStep] | None
+    preserved: KeyPrompts | None
+
+
 def spread(
     model: EditableModel,
     target: SpreadSite,
     writes: Sequence[Write],
     prompts: KeyPrompts,
     solver: Solver,
-    on_progress: Progress = silent,
-    steps: dict[str, SpreadStep] | None = None,
-    preserved: KeyPrompts | None = None,
+    **words: Unpack[SpreadWords],
 ) -> dict[str, Delta]:
     """Share the residuals out over the critical layers and solve for each update; keys are module paths.
 
     `solver` is asked once for each site, when the layers below have been changed. With several kinds, attention is
-    written before the FFN of the same layer. The keys p_j of `preserved` are further rows, of weight w =
-    `keys.preserve_weight`, that shall bring about nothing: K gets sqrt(w) p_j and R a zero, whatever the solver.
+    written before the FFN of the same layer. The keys p_j of `preserved` are extra rows, of weight w =
+    `keys.preserve_weight`, with a zero residual: K gets sqrt(w) p_j, whatever the solver. What each solve used is put
+    into `steps`.
 
     Raises:
         CovarianceError: an update cannot be solved for.
     """
-    layers, average = target.layers, target.keys.average
-    deltas: dict[str, Delta] = {}
-    ordered = sorted(writes, key=lambda write: write.kind)
-    with model.ledger.temporary():
-        streams = KeyStreams(prompts, max(layers), all_together=True)
-        kept_streams = KeyStreams(preserved, max(layers), all_together=True) if preserved else None
-        for number, layer in enumerate(sorted(layers)):
-            share = SHARES[target.spread.share](len(layers) - number)
-            for write in ordered:
-                site = model.site(write.kind, layer)
-                seen = streams.read(site, write.path, average)
-                kept = _preserved(kept_streams, site, target.keys)
-                update = partial(_update, site, write, seen, kept, prompts.facts, share, solver, steps)
-                delta = _of_main(update, seen)
-                write_deltas(model, {site.path: delta})
-                deltas[site.path] = delta
-            on_progress("spread", number + 1, len(layers))
-    return deltas
+    return _Spread(target, prompts, solver, **words).run(model, sorted(writes, key=lambda write: write.kind))
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """The stage for all layers."""
+
+    target: SpreadSite
+    prompts: KeyPrompts
+    solver: Solver
+    on_progress: Progress = silent
+    steps: dict[str, SpreadStep] | None = None
+    preserved: KeyPrompts | None = None
+
+    def run(self, model: EditableModel, writes: Sequence[Write]) -> dict[str, Delta]:
+        """The update of every site; the weights are put back."""
+        layers, keys = self.target.layers, self.target.keys
+        deltas: dict[str, Delta] = {}
+        with model.ledger.temporary():
+            streams = KeyStreams(self.prompts, max(layers), all_together=True)
+            kept_streams = (
+                KeyStreams(self.preserved, max(layers), all_together=True) if self.preserved else None
+            )
+            for number, layer in enumerate(sorted(layers)):
+                share = SHARES[self.target.spread.share](len(layers) - number)
+                for write in writes:
+                    site = model.site(write.kind, layer)
+                    seen = streams.read(site, write.path, keys.average)
+                    kept = _preserved(kept_streams, site, keys)
+                    delta = _of_main(_SiteUpdate(self, site, write, share, kept), seen)
+                    write_deltas(model, {site.path: delta})
+                    deltas[site.path] = delta
+                self.on_progress("spread", number + 1, len(layers))
+        return deltas
+
+
+@dataclass(frozen=True)
+class _SiteUpdate:
+    """The update of one site."""
+
+    stage: _Spread
+    site: Site
+    write: Write
+    share: float
+    """By what the residual is divided."""
+    kept: Float[Tensor, "kept d_in"] | None
+    """The keys whose output is to stay, each with the root of its weight."""
+
+    def solve(self, seen: Iterable[KeysSeen]) -> Delta:
+        """Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
+        rows = self.stage.prompts.facts + (0 if self.kept is None else len(self.kept))
+        many = rows > THIN * min(self.site.d_out, self.site.d_in) and self.stage.steps is None
+        solver = self.stage.solver
+        if isinstance(solver, SumsSolver) and many:
+            return solver.solve_sums(*self._sums(seen), self.site)
+        return self._from_rows(seen)
+
+    def _sums(
+        self, seen: Iterable[KeysSeen]
+    ) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, "d_in d_in"]]:
+        """R K^T and K K^T, in float64."""
+        site, device = self.site, solving_device(self.site.device)
+        key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
+        cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
+        for part in seen:
+            residual = self.write.value[list(part.facts)].to(part.current) - part.current
+            keys = part.keys.to(key_sum)
+            key_sum.addmm_(keys.T, keys)
+            cross.addmm_(residual.to(cross).T, keys, alpha=1 / self.share)
+        if self.kept is not None:
+            kept = self.kept.to(key_sum)
+            key_sum.addmm_(kept.T, kept)
+        _check_read(site, key_sum, cross)
+        return cross, key_sum
+
+    def _from_rows(self, seen: Iterable[KeysSeen]) -> Delta:
+        keys, current = _in_order(seen, self.stage.prompts.facts)
+        residual = self.write.value.to(current) - current
+        _check_read(self.site, keys, residual)
+        if self.stage.steps is not None:
+            self.stage.steps[self.site.path] = SpreadStep(keys, current, residual)
+        if self.kept is None:
+            return self.stage.solver(residual / self.share, keys, self.site)
+        nothing = residual.new_zeros(len(self.kept), residual.shape[1])
+        residuals = torch.cat([residual / self.share, nothing])
+        return _trimmed(self.stage.solver(residuals, torch.cat([keys, self.kept]), self.site))
 
 
 def _preserved(
@@ -129,49 +204,12 @@ def _preserved(
     return torch.cat(parts) * math.sqrt(settings.preserve_weight)
 
 
-def _of_main(update: Callable[[], Delta], seen: Iterable[KeysSeen]) -> Delta:
+def _of_main(update: _SiteUpdate, seen: Iterable[KeysSeen]) -> Delta:
     """The update that the main process finds; the others only hand it the keys that they have seen."""
     if not processes.is_main():
         deque(seen, maxlen=0)
-    made = processes.tensors_of_main(lambda: update().tensors)
+    made = processes.tensors_of_main(lambda: update.solve(seen).tensors)
     return Delta(made.get("left"), made.get("right"), made.get("dense"))
-
-
-def _update(
-    site: Site,
-    write: Write,
-    seen: Iterable[KeysSeen],
-    kept: Float[Tensor, "kept d_in"] | None,
-    facts: int,
-    share: float,
-    solver: Solver,
-    steps: dict[str, SpreadStep] | None,
-) -> Delta:
-    """The update of one site. Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
-    rows = facts + (0 if kept is None else len(kept))
-    if isinstance(solver, SumsSolver) and rows > THIN * min(site.d_out, site.d_in) and steps is None:
-        device = solving_device(site.device)
-        key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
-        cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
-        for part in seen:
-            residual = write.value[list(part.facts)].to(part.current) - part.current
-            keys = part.keys.to(key_sum)
-            key_sum.addmm_(keys.T, keys)
-            cross.addmm_(residual.to(cross).T, keys, alpha=1 / share)
-        if kept is not None:
-            kept = kept.to(key_sum)
-            key_sum.addmm_(kept.T, kept)
-        _check_read(site, key_sum, cross)
-        return solver.solve_sums(cross, key_sum, site)
-    keys, current = _in_order(seen, facts)
-    residual = write.value.to(current) - current
-    _check_read(site, keys, residual)
-    if steps is not None:
-        steps[site.path] = SpreadStep(keys, current, residual)
-    if kept is None:
-        return solver(residual / share, keys, site)
-    nothing = residual.new_zeros(len(kept), residual.shape[1])
-    return _trimmed(solver(torch.cat([residual / share, nothing]), torch.cat([keys, kept]), site))
 
 
 def _trimmed(delta: Delta) -> Delta:

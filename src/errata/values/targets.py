@@ -5,15 +5,16 @@ for a later run where a keeper is given, and handed on in the order of the facts
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from errata.errors import OutOfMemory
 from errata.facts import Fact
@@ -89,17 +90,23 @@ class Keeper(Protocol):
         ...
 
 
+class HowTo(TypedDict, total=False):
+    """The keywords of `optimize_targets`: the fields of `_Optimization` after its site."""
+
+    relax: bool
+    record_deltas: bool
+    keeper: Keeper | None
+    on_progress: Progress
+    known: Mapping[int, Outcome]
+    unedited: Unedited
+
+
 def optimize_targets(
     model: EditableModel,
     facts: Sequence[Fact],
     contexts: Sequence[str],
     site: ValueSite,
-    relax: bool = False,
-    record_deltas: bool = False,
-    keeper: Keeper | None = None,
-    on_progress: Progress = silent,
-    known: Mapping[int, Outcome] | None = None,
-    unedited: Unedited = nullcontext,
+    **how: Unpack[HowTo],
 ) -> Targets:
     """Find v* of every fact at the last critical layer (PMET eq. 10; MEMIT eq. 16).
 
@@ -111,51 +118,99 @@ def optimize_targets(
     Raises:
         OutOfMemory: memory does not suffice for a single fact. For a batch it is halved until it fits.
     """
-    encoded = encode_rows(model, rows_for(facts, contexts, site.values), site.lookup)
-    rows_of: list[list[EncodedRow]] = [[] for _ in facts]
-    for row in encoded:
-        rows_of[row.row.fact].append(row)
-    outcomes: dict[int, Outcome] = dict(known or {})
-    length_of = [max(len(row.text.ids) for row in rows) for rows in rows_of]
-    all_open = sorted(
-        (index for index in range(len(facts)) if index not in outcomes), key=lambda i: (length_of[i], i)
-    )
-    open_facts = sorted(processes.share(all_open))
-    lengths = [length_of[index] for index in open_facts]
-    rows_open = [rows_of[index] for index in open_facts]
-    workers = 1 if site.values.preserves else workers_for(model, len(open_facts))
-    at_once = facts_at_once(model, rows_open, site.layers[-1], workers, processes.count())
-    groups = [[open_facts[position] for position in group] for group in by_length(lengths, at_once)]
+    return _Optimization(model, facts, contexts, site, **how).run()
 
-    def work(own: EditableModel, group: list[int]) -> list[Outcome] | None:
-        rows = [row for index in group for row in rows_of[index]]
-        return _within_memory(own, rows, site, relax, record_deltas, unedited)
 
-    def finished(group: Sequence[int], found: Sequence[Outcome]) -> None:
-        outcomes.update(zip(group, found, strict=True))
-        left = len(open_facts) - sum(index in outcomes for index in open_facts)
-        on_progress("optimization", max(0, len(facts) - processes.count() * left), len(facts))
+RunGroups = Callable[[list[list[int]]], Iterable[tuple[list[int], list[Outcome] | None]]]
+"""Optimizes groups of facts; yields each with its outcomes, or None where memory did not suffice."""
 
-    def kept(group: list[int]) -> bool:
-        found = keeper.load([facts[index] for index in group]) if keeper else None
-        if found is None:
-            return False
-        finished(group, found)
-        return True
 
-    with side_by_side(model, min(workers, max(1, len(groups))), work) as run:
-        while groups:
-            smaller: list[list[int]] = []
-            for group, found in run([group for group in groups if not kept(group)]):
-                if found is None:
-                    smaller += _halves(group, facts)
-                    continue
-                if keeper:
-                    keeper.save([facts[index] for index in group], found)
-                finished(group, found)
-            groups = smaller
-    outcomes |= gather_outcomes({index: outcomes[index] for index in open_facts}, site.values.optimize)
-    return Targets.of([outcomes[index] for index in range(len(facts))], site.values.optimize)
+@dataclass
+class _Optimization:
+    """The stage for all facts: in batches by length, side by side, each kept when it is done."""
+
+    model: EditableModel
+    facts: Sequence[Fact]
+    contexts: Sequence[str]
+    site: ValueSite
+    relax: bool = False
+    record_deltas: bool = False
+    keeper: Keeper | None = None
+    on_progress: Progress = silent
+    known: Mapping[int, Outcome] = field(default_factory=dict[int, Outcome])
+    unedited: Unedited = nullcontext
+    rows_of: list[list[EncodedRow]] = field(default_factory=list[list[EncodedRow]])
+    """The rows of each fact."""
+    outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
+    """By the fact's index."""
+    open_facts: list[int] = field(default_factory=list[int])
+    """Those that this process optimizes."""
+
+    def run(self) -> Targets:
+        """Optimize every fact whose outcome is not known."""
+        self.outcomes.update(self.known)
+        self.rows_of = self._encoded()
+        length_of = [max(len(row.text.ids) for row in rows) for rows in self.rows_of]
+        all_open = sorted(
+            (index for index in range(len(self.facts)) if index not in self.outcomes),
+            key=lambda index: (length_of[index], index),
+        )
+        self.open_facts = sorted(processes.share(all_open))
+        workers = 1 if self.site.values.preserves else workers_for(self.model, len(self.open_facts))
+        groups = self._groups(length_of, workers)
+        with side_by_side(self.model, min(workers, max(1, len(groups))), self._work) as run:
+            while groups:
+                groups = self._pass(run, groups)
+        own = {index: self.outcomes[index] for index in self.open_facts}
+        places = self.site.values.optimize
+        self.outcomes |= gather_outcomes(own, places)
+        return Targets.of([self.outcomes[index] for index in range(len(self.facts))], places)
+
+    def _encoded(self) -> list[list[EncodedRow]]:
+        rows_of: list[list[EncodedRow]] = [[] for _ in self.facts]
+        rows = rows_for(self.facts, self.contexts, self.site.values)
+        for row in encode_rows(self.model, rows, self.site.lookup):
+            rows_of[row.row.fact].append(row)
+        return rows_of
+
+    def _groups(self, length_of: Sequence[int], workers: int) -> list[list[int]]:
+        """Facts that are optimized together: of like length, as many as fit the memory."""
+        rows = [self.rows_of[index] for index in self.open_facts]
+        lengths = [length_of[index] for index in self.open_facts]
+        at_once = facts_at_once(self.model, rows, self.site.layers[-1], workers, processes.count())
+        return [[self.open_facts[position] for position in group] for group in by_length(lengths, at_once)]
+
+    def _pass(
+        self,
+        run: Callable[[list[list[int]]], Iterable[tuple[list[int], list[Outcome] | None]]],
+        groups: list[list[int]],
+    ) -> list[list[int]]:
+        """Optimize the groups that are not kept; those for which memory did not suffice come back in halves."""
+        smaller: list[list[int]] = []
+        for group, outcomes in run([group for group in groups if not self._take_kept(group)]):
+            if outcomes is None:
+                smaller += _halves(group, self.facts)
+                continue
+            if self.keeper:
+                self.keeper.save([self.facts[index] for index in group], outcomes)
+            self._finish(group, outcomes)
+        return smaller
+
+    def _work(self, own: EditableModel, group: list[int]) -> list[Outcome] | None:
+        rows = [row for index in group for row in self.rows_of[index]]
+        return _within_memory(own, rows, self.site, self.relax, self.record_deltas, self.unedited)
+
+    def _take_kept(self, group: list[int]) -> bool:
+        outcomes = self.keeper.load([self.facts[index] for index in group]) if self.keeper else None
+        if outcomes is not None:
+            self._finish(group, outcomes)
+        return outcomes is not None
+
+    def _finish(self, group: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        self.outcomes.update(zip(group, outcomes, strict=True))
+        left = len(self.open_facts) - sum(index in self.outcomes for index in self.open_facts)
+        done = max(0, len(self.facts) - processes.count() * left)
+        self.on_progress("optimization", done, len(self.facts))
 
 
 def _within_memory(

@@ -20,8 +20,7 @@ from torch import nn
 from errata.edits import Entry, Stack, new_stack
 from errata.facts import Fact, contradictions
 from errata.models import EditableModel
-from errata.planning import EditRequest, prepare
-from errata.runtime import cache_root
+from errata.planning import EditRequest, kept_values, prepare
 from errata.web.asking import Said, answers, ask
 from errata.web.downloads import Files, write_files
 from errata.web.forms import MOST_FACTS, Draft, FormError
@@ -30,8 +29,6 @@ from errata.web.line import Line
 from errata.web.measuring import Measured, measure
 from errata.web.strength import Choice
 
-KEPT = "targets"
-"""The folder in the cache where finished values are kept, as `errata edit` does."""
 MOST_WORKSPACES = 64
 """Of them the ones that were not used for longest are forgotten."""
 TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -174,7 +171,7 @@ class Session:
                 chosen.settings,
                 covariance=self.covariance,
                 stack=space.stack,
-                keep_in=cache_root() / KEPT,
+                keep_in=kept_values(),
                 seed=self.seed,
             )
             made = prepare(self.model, request).run(job)

@@ -91,18 +91,11 @@ def edit(
 
         read = errata.read_facts(facts)
         known = _checked_stack(stack, name, read)
-        sources = SourceWords(
-            preset=preset, contexts=read_contexts(contexts), covariance=covariance, seed=seed
-        )
+        given, prefixes = parse_assignments(settings or []), read_contexts(contexts)
+        sources = SourceWords(preset=preset, contexts=prefixes, covariance=covariance, seed=seed)
         beside = BesideWords(neighbors=neighbors, keep_unqualified=keep_unqualified, preserve=preserve)
         request = errata.EditRequest(
-            read,
-            method,
-            parse_assignments(settings or []),
-            hold=hold,
-            keep_in=kept_values(),
-            **sources,
-            **beside,
+            read, method, given, hold=hold, keep_in=kept_values(), **sources, **beside
         )
         loaded = load_model(terminal, model, dtype, device, device_map)
         base = known or new_stack(stack, loaded)

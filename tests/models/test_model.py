@@ -15,8 +15,9 @@ from errata.models.model import SHORTEST, EditableModel, Tokens
 from errata.passes.prompts import pad
 from families import tiny_model
 from model_cases import every_family
+from plain import double_throughout
 from profiles import examples
-from tolerances import DEPTH, FORWARD, assert_agree
+from tolerances import DEPTH, FORWARD, assert_agree, precision
 
 LAYERS = 4
 
@@ -56,7 +57,7 @@ def calls_of(model: EditableModel, *paths: str) -> Iterator[list[str]]:
 # --- padding -----------------------------------------------------------------------------------------------------
 
 
-def assert_alone_as_together(model: EditableModel, lengths: list[int], tolerance: float) -> None:
+def assert_alone_as_together(model: EditableModel, lengths: list[int], dtype: torch.dtype) -> None:
     """Logits, keys and values of each row at its last and its middle token, in one batch and one by one."""
     ids = ids_of(*lengths)
     together = pad(ids, model)
@@ -71,7 +72,7 @@ def assert_alone_as_together(model: EditableModel, lengths: list[int], tolerance
             own = model.values_at(single, numbers(place), sites, blocks)
             pairs += [(values[path][row], own[path][0]) for path in own]
             for got, wanted in pairs:
-                assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+                assert_agree(got, wanted, FORWARD, DEPTH, dtype)
 
 
 @every_family
@@ -80,12 +81,15 @@ def assert_alone_as_together(model: EditableModel, lengths: list[int], tolerance
 @example(lengths=[3, 60])
 @example(lengths=[1, 2, 17, 33])
 def test_padding_never_changes_a_result(name: str, lengths: list[int]) -> None:
-    assert_alone_as_together(tiny_model(name, "float64"), lengths, 1e-12)
+    model = tiny_model(name, "float64")
+    assert_alone_as_together(model, lengths, precision(name))
+    with double_throughout(model):
+        assert_alone_as_together(model, lengths, torch.float64)
 
 
 @every_family
 def test_padding_changes_float32_by_its_rounding_alone(name: str) -> None:
-    assert_alone_as_together(tiny_model(name), [3, 60, 21], 1e-5)
+    assert_alone_as_together(tiny_model(name), [3, 60, 21], torch.float32)
 
 
 @every_family
@@ -282,7 +286,7 @@ def test_values_are_those_of_a_whole_pass(name: str) -> None:
     for row, place in enumerate((5, LONG + 3)):
         states = model.model(input_ids=torch.tensor([ids[row]]), output_hidden_states=True).hidden_states
         wanted = states[3][0, place]
-        assert_agree(values[block][row], wanted, FORWARD, DEPTH)
+        assert_agree(values[block][row], wanted, FORWARD, DEPTH, precision(name))
     assert values[key].shape == (2, model.site("ffn", 1).d_in)
 
 

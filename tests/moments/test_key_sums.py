@@ -15,7 +15,7 @@ from errata.models.model import EditableModel, Site
 from errata.moments.key_sums import STAGE, Limits, Sums, measure
 from families import FAMILIES, tiny_model
 from tiny import TEXTS, fresh_model
-from tolerances import DEPTH, FORWARD, assert_agree, tolerance
+from tolerances import DEPTH, FORWARD, assert_agree, precision, tolerance
 
 GOLDENS = Path(os.environ.get("ERRATA_GOLDENS", Path(__file__).parents[2].parent / "shared" / "goldens"))
 MODELS = ("gpt2", "gpt-j", "gpt-neox", "llama")
@@ -57,9 +57,7 @@ def test_padding_and_batches_change_nothing(batch_tokens: int) -> None:
 def agrees(model: EditableModel, batch_tokens: int, samples: int) -> None:
     sums = measure(model, sites_of(model), TEXTS, Limits(samples=samples, batch_tokens=batch_tokens))
     assert sums.texts == samples
-    allowed = tolerance(torch.float64, FORWARD * sums.tokens, DEPTH)
-    if model.architecture.model_type == "gptj":  # attends in float32 whatever its dtype
-        allowed = tolerance(torch.float32, 8)
+    allowed = tolerance(precision(model.architecture.model_type), FORWARD, DEPTH)
     for site in sites_of(model):
         expected, tokens = plain(model, site, TEXTS[:samples], 96)
         assert sums.tokens == tokens

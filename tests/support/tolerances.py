@@ -45,6 +45,15 @@ def tolerance(dtype: torch.dtype, terms: float, condition: float = 1.0, scale: f
     return LAMBDA * torch.finfo(dtype).eps / 2 * math.sqrt(terms) * condition * scale
 
 
+def precision(model_type: str) -> torch.dtype:
+    """What a float64 model of a family computes in: GPT-J attends in float32 whatever the dtype of its weights.
+
+    With the usual instructions of a processor two orders of the same sums often end in the same bits all the same; with
+    others (ATEN_CPU_CAPABILITY=default) they do not.
+    """
+    return torch.float32 if model_type == "gptj" else torch.float64
+
+
 def assert_agree(
     mine: Tensor,
     theirs: Tensor,

@@ -30,6 +30,13 @@ MEMORY = 8 * 2**30
 """Bytes that are free on the machine, as the tests see it: batches and refusals follow from it."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what draws its inputs at random."""
+    for item in items:
+        if isinstance(item, pytest.Function) and getattr(item.obj, "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.fuzz)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def few_threads() -> None:
     torch.set_num_threads(environment.threads())

@@ -1,6 +1,8 @@
 """What the published programs compute on four tiny models: every array agrees (tests/goldens/README.md).
 
-float64 to 1e-9 of each array's maximum, float32 to 1e-3 (Adam amplifies rounding over the steps).
+float64 to 1e-9 of each array's maximum, float32 to 1e-3 (Adam amplifies rounding over the steps). GPT-J attends in
+float32 whatever the dtype of its weights, so its float64 arrays agree to 1e-6: on a processor with other instructions
+than those of the recording they are up to 7e-8 apart.
 """
 
 import json
@@ -74,6 +76,13 @@ class Golden:
         return golden_model(self.family, "float64" if self.double else "float32")
 
     @property
+    def allowed(self) -> float:
+        """How far an array may be off, as a part of its maximum."""
+        if not self.double:
+            return 1e-3
+        return 1e-6 if self.family == "gpt-j" else 1e-9
+
+    @property
     def write(self) -> tuple[str, ...]:
         return ("ffn", "attention") if "both" in self.method else ("ffn",)
 
@@ -113,7 +122,7 @@ class Golden:
         mine = torch.as_tensor(mine, dtype=torch.float64)
         assert mine.shape == theirs.shape, f"{name}: {mine.shape} instead of {theirs.shape}"
         off = float((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1e-300))
-        assert off <= (1e-9 if self.double else 1e-3), f"{name} is off by {off:.1e} of its maximum"
+        assert off <= self.allowed, f"{name} is off by {off:.1e} of its maximum"
 
 
 @cache
@@ -204,7 +213,7 @@ def test_the_spread_stage_is_the_published_one(run: str) -> None:
             with model.ledger.temporary():
                 write_deltas(model, {site.path: deltas[site.path]})
                 off = float((site.weight - theirs).abs().max() / theirs.abs().max())
-                assert off <= (1e-9 if recorded.double else 1e-3)
+                assert off <= recorded.allowed
 
 
 @pytest.mark.parametrize("run", ROME_RUNS)
@@ -238,7 +247,7 @@ def test_the_public_edit_writes_the_published_weights(run: str, tmp_path: Path) 
         after = dict(model.model.named_parameters())
         for name, theirs in recorded.weights.items():
             off = float((after[name] - theirs).abs().max() / theirs.abs().max())
-            assert off <= (1e-9 if recorded.double else 1e-3), name
+            assert off <= recorded.allowed, name
         changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
         assert changed == set(recorded.weights)
     assert all(torch.equal(weight, before[name]) for name, weight in model.model.named_parameters())

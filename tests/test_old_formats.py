@@ -22,7 +22,7 @@ from errata.moments import Factors, moments_of, read_moment
 from errata.results import load_results
 from errata.runtime import to_json
 from errata.settings import build, load_presets
-from tolerances import DEPTH, FORWARD, assert_agree, tolerance
+from tolerances import DEPTH, FORWARD, KEYS, assert_agree, tolerance
 
 HERE = Path(__file__).parent / "fixtures" / "old-formats"
 EDITS = {
@@ -175,7 +175,7 @@ def test_finished_values_are_found_and_make_the_same_edit(old: Path) -> None:
     recorded = errata.load_edit(HERE / "pmet")
     assert edit.deltas.keys() == recorded.deltas.keys()
     for path, delta in edit.deltas.items():
-        assert_agree(delta.matrix, recorded.deltas[path].matrix, FORWARD, DEPTH, dtype=torch.float32)
+        assert_agree(delta.matrix, recorded.deltas[path].matrix, FORWARD, KEYS, dtype=torch.float32)
 
 
 def test_an_editor_makes_the_same_edit() -> None:
@@ -185,7 +185,7 @@ def test_an_editor_makes_the_same_edit() -> None:
     recorded = errata.load_edit(HERE / "mend")
     assert edit.deltas.keys() == recorded.deltas.keys()
     for path, delta in edit.deltas.items():
-        assert_agree(delta.matrix, recorded.deltas[path].matrix, FORWARD, DEPTH, dtype=torch.float32)
+        assert_agree(delta.matrix, recorded.deltas[path].matrix, FORWARD, KEYS, dtype=torch.float32)
 
 
 def test_results_give_the_same_scores() -> None:

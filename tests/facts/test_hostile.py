@@ -40,11 +40,13 @@ def test_a_folder_in_a_hub_s_cache_may_link_to_its_blobs(tmp_path: Path) -> None
     assert load_edit(folder).facts == small_edit().facts
 
 
+@pytest.mark.fuzz
 def test_any_file_of_facts_is_read_or_refused(tmp_path: Path) -> None:
     count = fuzz_facts(tmp_path, INPUTS)
     assert min(count.values()) > INPUTS // 20, count
 
 
+@pytest.mark.fuzz
 def test_any_edit_is_loaded_or_refused(tmp_path: Path) -> None:
     count = fuzz_edits(tmp_path, INPUTS)
     assert min(count.values()) > INPUTS // 40, count

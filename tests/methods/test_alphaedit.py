@@ -27,6 +27,7 @@ from errata.solve.settings import KeySettings
 from errata.values.targets import optimize_targets
 from families import CONTEXTS, FACTS, tiny_model
 from plain import double_throughout, modules_of, plain_key, plain_value
+from tolerances import DEPTH, FORWARD, SOLVE, assert_agree
 
 LAYERS = (1, 2)
 KEYS = KeySettings(average="half")
@@ -82,7 +83,7 @@ def test_the_solve_is_the_papers_formula(facts: int, threshold: float) -> None:
     assert 0 < basis.shape[1] <= site.d_in
     mine = residual.T @ null_space_solve(keys, earlier.T @ earlier, basis, 0.3)
     plain = literally(residual, keys, earlier.T @ earlier, basis @ basis.T, 0.3)
-    torch.testing.assert_close(mine, plain, rtol=0, atol=1e-11 * float(plain.abs().max()))
+    assert_agree(mine, plain, FORWARD, SOLVE)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gptj", "llama", "gpt_neox sequential"])
@@ -152,7 +153,7 @@ def test_keys_of_edits_in_the_model_are_counted_with_the_weights_as_they_stand()
         second = KeyPrompts.of(model, FACTS[:1], CONTEXTS[:2]).keys(site, "half")
         assert not torch.allclose(first, unedited)
         found = earlier_key_sum(model, site, "subject_last", KEYS, {site.path: given})
-    torch.testing.assert_close(found, given + first.T @ first + second.T @ second, rtol=1e-12, atol=1e-12)
+    assert_agree(found, given + first.T @ first + second.T @ second, 128, DEPTH)
 
 
 def test_earlier_keys_are_the_mean_over_other_wordings_too() -> None:
@@ -164,7 +165,7 @@ def test_earlier_keys_are_the_mean_over_other_wordings_too() -> None:
         keys = KeyPrompts.of(model, (worded,), CONTEXTS, templates=1).keys(site, "half")
         found = earlier_key_sum(model, site, "subject_last", KeySettings(average="half", templates=1), {})
         plain = earlier_key_sum(model, site, "subject_last", KEYS, {})
-    torch.testing.assert_close(found, keys.T @ keys, rtol=1e-12, atol=1e-12)
+    assert_agree(found, keys.T @ keys, 128, DEPTH)
     assert not torch.allclose(found, plain)
 
 

@@ -31,6 +31,7 @@ from method_cases import CASES
 from plain import double_throughout, plain_spread
 from sites import spread_words
 from spread_cases import moment_of, settings_of, value_of
+from tolerances import DEPTH, FORWARD, assert_agree
 
 KEPT = (
     replace(
@@ -133,7 +134,7 @@ def test_keys_read_one_by_one_and_from_kept_streams_are_the_same() -> None:
     prompts = KeyPrompts.of(model, KEPT, CONTEXTS, "prompt_last", 2)
     (seen,) = KeyStreams(prompts, 2).read(site, None, "half")
     order = torch.tensor(seen.facts).argsort()
-    torch.testing.assert_close(seen.keys[order], prompts.keys(site, "half"), rtol=0, atol=1e-12)
+    assert_agree(seen.keys[order], prompts.keys(site, "half"), FORWARD, DEPTH)
 
 
 def test_what_the_facts_change_is_not_preserved() -> None:

@@ -15,6 +15,7 @@ from errata.models.model import EditableModel, Site
 from errata.moments.key_sums import STAGE, Limits, Sums, measure
 from families import FAMILIES, tiny_model
 from tiny import TEXTS, fresh_model
+from tolerances import DEPTH, FORWARD, assert_agree, tolerance
 
 GOLDENS = Path(os.environ.get("ERRATA_GOLDENS", Path(__file__).parents[2].parent / "shared" / "goldens"))
 MODELS = ("gpt2", "gpt-j", "gpt-neox", "llama")
@@ -56,12 +57,15 @@ def test_padding_and_batches_change_nothing(batch_tokens: int) -> None:
 def agrees(model: EditableModel, batch_tokens: int, samples: int) -> None:
     sums = measure(model, sites_of(model), TEXTS, Limits(samples=samples, batch_tokens=batch_tokens))
     assert sums.texts == samples
+    allowed = tolerance(torch.float64, FORWARD * sums.tokens, DEPTH)
+    if model.architecture.model_type == "gptj":  # attends in float32 whatever its dtype
+        allowed = tolerance(torch.float32, 8)
     for site in sites_of(model):
         expected, tokens = plain(model, site, TEXTS[:samples], 96)
         assert sums.tokens == tokens
         assert sums.totals[site.path].dtype == torch.float64
         worst = (sums.moment(site.path) - expected).abs().max() / expected.abs().max()
-        assert float(worst) < 1e-12
+        assert float(worst) <= allowed
 
 
 def test_float32_is_summed_in_float64() -> None:
@@ -70,7 +74,7 @@ def test_float32_is_summed_in_float64() -> None:
     exact = measure(wide, sites_of(wide), TEXTS, Limits(samples=100))
     for path, total in sums.totals.items():
         assert total.dtype == torch.float64
-        torch.testing.assert_close(total, exact.totals[path], rtol=0, atol=1e-6 * float(total.abs().max()))
+        assert_agree(total, exact.totals[path], FORWARD, DEPTH, dtype=torch.float32)
 
 
 def test_half_precision_keys_are_multiplied_in_float32() -> None:
@@ -191,4 +195,4 @@ def test_the_recorded_moments_hold(name: str, dtype: str) -> None:
         for site in sites:
             expected = recorded.get_tensor(f"{site.path}.f64")
             worst = float((sums.moment(site.path) - expected).abs().max() / expected.abs().max())
-            assert worst < 1e-6, site.path
+            assert worst <= tolerance(torch.float32, FORWARD), site.path

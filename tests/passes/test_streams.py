@@ -15,6 +15,7 @@ from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout
 from spread_cases import moment_of, settings_of
 from stream_cases import values_of
+from tolerances import DEPTH, FORWARD, assert_agree
 
 PEOPLE = ("Orin Vasker", "Mira Tolland", "Jonas Whitlock", "Edda Rowe", "Hale Corvin", "Zentro", "Bellwether")
 
@@ -69,7 +70,7 @@ def test_in_float32_what_is_shared_by_default_changes_no_number_that_matters(fam
     (seen,) = KeyStreams(prompts, 2).read(site, value, "half")
     chosen = list(seen.facts)
     for mine, whole in ((seen.keys, prompts.keys(site, "half")), (seen.current, prompts.values(value))):
-        torch.testing.assert_close(mine, whole[chosen], rtol=0, atol=1e-4 * float(whole.abs().max()))
+        assert_agree(mine, whole[chosen], FORWARD, DEPTH, dtype=torch.float32)
 
 
 def test_layers_are_read_in_ascending_order() -> None:

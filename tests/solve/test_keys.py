@@ -10,6 +10,7 @@ from errata.solve.keys import KeyPrompts, average_over_contexts, context_weights
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, modules_of, plain_key, plain_value
+from tolerances import DEPTH, FORWARD, assert_agree
 
 
 def test_the_bare_prompt_weighs_one_half() -> None:
@@ -30,16 +31,16 @@ def test_without_other_contexts_the_key_is_the_bare_one(average: str) -> None:
     assert average_over_contexts(each, average).tolist() == [[8.0, -1.0], [3.0, 4.0]]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-5)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_plain_version_agrees(family: str, dtype: str, tolerance: float) -> None:
+def test_the_plain_version_agrees(family: str, dtype: str) -> None:
     model = tiny_model(family, dtype)
     prompts = KeyPrompts.of(model, FACTS, CONTEXTS)
     assert prompts.facts == len(FACTS)
 
     def assert_close(mine: torch.Tensor, theirs: torch.Tensor) -> None:
         assert mine.dtype == torch.float64
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance * float(theirs.abs().max()))
+        assert_agree(mine, theirs, FORWARD, DEPTH, dtype=model.dtype)
 
     with double_throughout(model) if dtype == "float64" else torch.no_grad():
         for layer, average in ((0, "plain"), (2, "half")):
@@ -76,7 +77,7 @@ def test_batches_and_order_do_not_matter(family: str, monkeypatch: pytest.Monkey
         at_once = KeyPrompts.of(model, FACTS, CONTEXTS).keys(site, "half")
         monkeypatch.setattr(keys_module, "TOKENS_AT_ONCE", 1)
         one_by_one = KeyPrompts.of(model, FACTS[::-1], CONTEXTS).keys(site, "half")
-    torch.testing.assert_close(one_by_one.flip(0), at_once, rtol=1e-12, atol=1e-12)
+    assert_agree(one_by_one.flip(0), at_once, FORWARD, DEPTH)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -102,4 +103,4 @@ def test_keys_and_values_are_read_with_the_weights_as_they_stand(family: str) ->
 def test_the_weights_of_contexts_are_those_of_the_mean(contexts: int, average: str) -> None:
     each = torch.randn(5, contexts, 3, dtype=torch.float64)
     weighted = (context_weights(contexts, average)[None, :, None] * each).sum(dim=1)
-    torch.testing.assert_close(weighted, average_over_contexts(each, average))
+    assert_agree(weighted, average_over_contexts(each, average), 16)

@@ -16,6 +16,7 @@ from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, plain_spread
 from sites import SpreadStage, spread_words
 from spread_cases import moment_of, settings_of, value_of
+from tolerances import DEPTH, FORWARD, ISOTROPIC, KEYS, assert_agree
 
 LAYERS = (0, 1, 2)
 
@@ -93,9 +94,7 @@ def test_narrower_weights_are_solved_for_in_float64_too(case: str, dtype: str) -
         left = len(LAYERS) if values.get("share") == "even" else len(LAYERS) ** 0.5
         inverse = torch.linalg.inv(5.0 * moment_of(site) + step.keys.T @ step.keys)
         update = (step.residual / left).T @ step.keys @ inverse
-        torch.testing.assert_close(
-            deltas[site.path].matrix.double(), update, rtol=0, atol=1e-6 * float(update.abs().max())
-        )
+        assert_agree(deltas[site.path].matrix.double(), update, 1, DEPTH, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -110,7 +109,7 @@ def test_where_the_covariance_weighs_little_the_value_comes_about(family: str) -
     with model.ledger.temporary():
         write_deltas(model, deltas)
         reached = prompts.values(site.path)
-    torch.testing.assert_close(reached, value_of(model, "ffn"), rtol=1e-4, atol=1e-4)
+    assert_agree(reached, value_of(model, "ffn"), FORWARD, KEYS, dtype=torch.float32)
 
 
 def test_the_order_in_which_kinds_are_written_is_fixed() -> None:
@@ -219,7 +218,7 @@ def test_factors_are_kept_up_to_half_of_the_smaller_side(family: str, facts: int
     assert delta.shape == tuple(delta.matrix.shape) == (site.d_out, site.d_in)
     assert all(part.is_contiguous() for part in delta.tensors.values())
     update = residual.T @ keys @ torch.linalg.inv(5.0 * moment_of(site) + keys.T @ keys)
-    torch.testing.assert_close(delta.matrix, update, rtol=0, atol=1e-12)
+    assert_agree(delta.matrix, update, FORWARD, ISOTROPIC)
 
 
 def test_thin_and_dense_are_the_same_change() -> None:
@@ -230,7 +229,7 @@ def test_thin_and_dense_are_the_same_change() -> None:
         for factors in ((left, right), (more_left, more_right))
     )
     assert (thin.dense, dense.left, dense.right) == (None, None, None)
-    torch.testing.assert_close(thin.matrix, dense.matrix, rtol=0, atol=1e-14)
+    assert_agree(thin.matrix, dense.matrix, 32)
 
 
 def test_the_ridge_is_a_share_of_the_mean_eigenvalue() -> None:
@@ -259,4 +258,4 @@ def test_few_facts_are_solved_from_the_factor_of_the_moments(facts: int) -> None
     wanted = solve(residual, keys, moment_of(site), 5.0, site)
     found = solve_few(residual, keys, torch.linalg.cholesky(moment_of(site)), 5.0, site)
     assert set(found.tensors) == set(wanted.tensors)
-    torch.testing.assert_close(found.matrix, wanted.matrix, rtol=0, atol=1e-12)
+    assert_agree(found.matrix, wanted.matrix, FORWARD, ISOTROPIC)

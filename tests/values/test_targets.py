@@ -22,6 +22,7 @@ from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import PlainTarget, double_throughout, plain_target
 from poison import own_token, poisoned
 from sites import ValueStage, stage_of, value_words
+from tolerances import DEPTH, FORWARD, TRAINING, assert_agree, tolerance
 
 EASY = (
     Fact("Today I see {}", "Valdoria", "was"),
@@ -103,16 +104,16 @@ def deltas_of(trace: Trace | PlainTarget, place: Place) -> Tensor:
     return torch.stack([deltas[place] for deltas in trace.deltas])
 
 
-def assert_same(found: Targets, index: int, plain: PlainTarget, tolerance: float) -> None:
+def assert_same(found: Targets, index: int, plain: PlainTarget, allowed: float) -> None:
     trace = found.traces[index]
     assert trace.stop == plain.stop
     for name in ("loss", "nll", "kl", "decay", "neighbor", "preserve", "nll_factor", "nll_each"):
-        assert off(getattr(trace, name), getattr(plain, name)) <= tolerance, name
+        assert off(getattr(trace, name), getattr(plain, name)) <= allowed, name
     for place in plain.initial:
-        assert off(deltas_of(trace, place), deltas_of(plain, place)) <= tolerance
-        assert off(found.initial[place][index], plain.initial[place]) <= tolerance
-        assert off(found.delta[place][index], plain.delta[place]) <= tolerance
-        assert off(found.value(place)[index], plain.value(place)) <= tolerance
+        assert off(deltas_of(trace, place), deltas_of(plain, place)) <= allowed
+        assert off(found.initial[place][index], plain.initial[place]) <= allowed
+        assert off(found.delta[place][index], plain.delta[place]) <= allowed
+        assert off(found.value(place)[index], plain.value(place)) <= allowed
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -156,21 +157,22 @@ def test_the_plain_version_agrees_in_float32(family: str, case: str) -> None:
     found = optimize_targets(model, facts[:2], CONTEXTS, settings, relax=relax, record_deltas=True)
     for index, fact in enumerate(facts[:2]):
         plain = plain_target(model, fact, CONTEXTS, **value_words(settings), relax=relax)
-        assert_same(found, index, plain, 1e-3)
+        assert_same(found, index, plain, tolerance(torch.float32, FORWARD, DEPTH * TRAINING))
 
 
 # --- no fact depends on another --------------------------------------------------------------------
 
 MIXED = (EASY[1], FACTS[2], EASY[0], FACTS[1])
 """Of many lengths; the easy ones stop and leave the batch while the others go on."""
+STEPS = tolerance(torch.float64, FORWARD, DEPTH * TRAINING)
 
 
 def assert_equal(one: Targets, index: int, other: Targets, place_in_other: int) -> None:
     mine, theirs = one.traces[index], other.traces[place_in_other]
     assert (mine.stop, len(mine.loss)) == (theirs.stop, len(theirs.loss))
-    assert off(mine.loss, theirs.loss) <= 1e-11
+    assert off(mine.loss, theirs.loss) <= STEPS
     for place in one.initial:
-        assert off(one.value(place)[index], other.value(place)[place_in_other]) <= 1e-11
+        assert off(one.value(place)[index], other.value(place)[place_in_other]) <= STEPS
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -292,8 +294,8 @@ def test_rows_that_are_left_of_a_part_go_on_as_before(family: str) -> None:
         earliest = part.rows[part.lookup == part.lookup.min()]
         left = resumed.keep(earliest).logits_at(torch.arange(len(earliest)), last[earliest], lambda _: {})
         tokens = batch.tokens.rows(earliest)
-        torch.testing.assert_close(
-            left, model.logits_at(tokens, torch.arange(len(earliest)), last[earliest]), atol=1e-4, rtol=1e-4
+        assert_agree(
+            left, model.logits_at(tokens, torch.arange(len(earliest)), last[earliest]), FORWARD, DEPTH
         )
 
 

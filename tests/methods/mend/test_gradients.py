@@ -15,6 +15,7 @@ from mend_cases import (
     weights_of,
 )
 from plain import double_throughout
+from tolerances import DEPTH, FORWARD, assert_agree
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -28,9 +29,7 @@ def test_the_factors_make_up_the_gradients_of_autograd(family: str) -> None:
     assert len(expected) == 2 * len(model.architecture.ffn_paths(0))
     for path, gradient in expected.items():
         scale = float(gradient.abs().max())
-        torch.testing.assert_close(
-            factors[path].gradients.T @ factors[path].inputs, gradient, rtol=0, atol=1e-12 * scale
-        )
+        assert_agree(factors[path].gradients.T @ factors[path].inputs, gradient, FORWARD, DEPTH, scale=scale)
     assert loss.shape == (len(FACTS),)
     assert_untouched(model, before)
 
@@ -52,7 +51,7 @@ def test_a_text_without_an_answer_is_read_at_its_end() -> None:
     readings = Readings.of(model, [encode_text(model, "I think", "that"), text])
     log_p = readings.log_probabilities(model)[-1]
     expected = model.model(input_ids=torch.tensor([text.ids])).logits[0, -1].log_softmax(dim=-1)
-    torch.testing.assert_close(log_p, expected)
+    assert_agree(log_p, expected, FORWARD, DEPTH)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

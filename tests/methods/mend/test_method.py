@@ -21,6 +21,7 @@ from mend_cases import (
 from mend_editors import editor_for, untrained
 from plain import double_throughout
 from tiny import fresh_model
+from tolerances import DEPTH, FORWARD, assert_agree
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -40,9 +41,7 @@ def test_before_training_an_edit_is_a_step_down_the_gradient(family: str, tmp_pa
     alpha = float(editor.tensors["alpha"][0])
     for path, gradient in expected.items():
         scale = alpha * float(gradient.abs().max())
-        torch.testing.assert_close(
-            found.deltas[path].matrix, -alpha * gradient, rtol=0, atol=1e-12 * max(scale, 1.0)
-        )
+        assert_agree(found.deltas[path].matrix, -alpha * gradient, FORWARD, DEPTH, scale=max(scale, 1.0))
 
 
 def test_many_facts_are_one_dense_change_and_few_are_thin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +53,7 @@ def test_many_facts_are_one_dense_change_and_few_are_thin(monkeypatch: pytest.Mo
     parts = edit(model, facts, "mend", settings)
     assert all(delta.dense is not None for delta in whole.deltas.values())
     for path, delta in whole.deltas.items():
-        torch.testing.assert_close(parts.deltas[path].matrix, delta.matrix, rtol=0, atol=1e-12)
+        assert_agree(parts.deltas[path].matrix, delta.matrix, FORWARD, DEPTH)
     read = len(encode_text(model, FACTS[1].question, FACTS[1].target_new).target)
     few = edit(model, FACTS[1:2], "mend", settings)
     assert {few.deltas[path].rank for path in model.architecture.ffn_paths(3)} == {read}

@@ -271,3 +271,16 @@ def test_the_public_names_are_these() -> None:
     assert errata.edit is edit
     assert all(method_named(name).name == name for name in METHODS)
     assert all(row.summary and row.source for row in METHODS.values())
+
+
+def test_a_file_of_presets_that_cannot_be_is_named_in_the_error(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('layers = "1-2"\ncovariance_weight = 5\n', encoding="utf-8")
+    with pytest.raises(errors.UnknownSetting) as caught:
+        settings_for(tiny_model("gpt2"), "memit", {}, str(file))
+    assert str(caught.value) == f"{file}: Setting 'covariance_weight' is now 'solve.covariance_weight'."
+    file.write_text('layers = "1-2"\nsolve.covariance_weight = -5\n', encoding="utf-8")
+    with pytest.raises(
+        errors.SettingsError, match=r"mine.toml: Setting 'solve.covariance_weight' must be above 0"
+    ):
+        settings_for(tiny_model("gpt2"), "memit", {}, str(file))

@@ -8,12 +8,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from errata.errors import UnknownSetting
+from errata.errors import SettingsError, UnknownSetting
 from errata.methods import alphaedit, finetune, memit, pmet, rome, two_site
 from errata.methods.base import Method
 from errata.methods.mend import METHOD as MEND
 from errata.models import EditableModel
-from errata.settings import Preset, build, dotted, load_presets
+from errata.settings import SUFFIX, Preset, build, dotted, load_presets
 
 logger = logging.getLogger(__name__)
 
@@ -58,4 +58,19 @@ def settings_for(
     found = load_presets(method).for_model(model.name, model.layers, preset)
     if found.rule is not None and not found.by_rule <= dotted(given).keys():
         logger.warning("%s", found.rule)
-    return build(method_named(method).settings, found.values, given), found
+    settings = method_named(method).settings
+    if preset is not None and preset.endswith(SUFFIX):
+        _check_file(preset, settings, found)
+    return build(settings, found.values, given), found
+
+
+def _check_file(file: str, settings: type[Any], preset: Preset) -> None:
+    """Raise where a file of presets sets what the method does not have, or to what it cannot be.
+
+    Raises:
+        UnknownSetting, SettingsError: naming the file.
+    """
+    try:
+        build(settings, preset.values)
+    except (UnknownSetting, SettingsError) as error:
+        raise type(error)(f"{file}: {error}") from None

@@ -2,9 +2,11 @@
 
 from errata.settings.layer_rules import layers_by_rule
 from errata.settings.method_presets import Preset, Presets, load_presets, method_names
+from errata.settings.preset_files import SUFFIX
 from errata.settings.schema import Setting, about, build, dotted, flatten, parse_assignments, settings_of
 
 __all__ = [
+    "SUFFIX",
     "Preset",
     "Presets",
     "Setting",

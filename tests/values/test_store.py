@@ -207,7 +207,7 @@ def test_what_is_kept_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.
         keeper=TargetStore.of(tmp_path, model, CONTEXTS, settings, relax=True),
         on_progress=lambda *words: told.append(words),
     )
-    assert told == [("optimization", len(FACTS), len(FACTS))]
+    assert told[-1] == ("optimization", len(FACTS), len(FACTS))  # with several threads, batch by batch
     assert all(torch.equal(again.value(place), first.value(place)) for place in first.initial)
     assert again.traces == first.traces
 

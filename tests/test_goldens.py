@@ -1,8 +1,8 @@
 """What the published programs compute on four tiny models: every array agrees (tests/goldens/README.md).
 
 float64 to 1e-9 of each array's maximum, float32 to 1e-3 (Adam amplifies rounding over the steps). GPT-J attends in
-float32 whatever the dtype of its weights, so its float64 arrays agree to 1e-6: on a processor with other instructions
-than those of the recording they are up to 7e-8 apart.
+float32 whatever the dtype of its weights: without vector instructions, which the recording used, its float64 arrays
+are up to 7e-8 apart, and 1e-6 is allowed there.
 """
 
 import json
@@ -80,7 +80,8 @@ class Golden:
         """How far an array may be off, as a part of its maximum."""
         if not self.double:
             return 1e-3
-        return 1e-6 if self.family == "gpt-j" else 1e-9
+        scalar = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+        return 1e-6 if scalar and self.family == "gpt-j" else 1e-9
 
     @property
     def write(self) -> tuple[str, ...]:

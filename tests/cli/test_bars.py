@@ -41,7 +41,8 @@ def test_without_a_terminal_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch)
     assert text.getvalue() == "Values of the facts: 3 of 40, 0:03:42 left\n"
 
 
-def test_bars_name_the_task_and_the_stage() -> None:
+def test_bars_name_the_task_and_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # on a dumb terminal nothing moves
     text = io.StringIO()
     with Bars(Console(file=text, width=100, force_terminal=True), "Editing tiny") as listener:
         listener("spread", 1, 2)

@@ -33,7 +33,7 @@ def test_a_fact_whose_loss_is_not_a_number_is_left_out(
     model = tiny_model("llama")
     settings = CASES[method].given(model)
     before = weights_of(model)
-    bad, others = FACTS[3], FACTS[:3]
+    bad, others, folder = FACTS[3], FACTS[:3], moments(model)
     with poisoned(model, own_token(model, bad, others)):
         found = edit(
             model,
@@ -41,17 +41,17 @@ def test_a_fact_whose_loss_is_not_a_number_is_left_out(
             method,
             settings,
             contexts=CONTEXTS,
-            covariance=moments(model),
+            covariance=folder,
         )
         with pytest.raises(errors.NoFactsLeft, match="The loss of every fact was not a number"):
-            edit(model, [bad], method, settings, contexts=CONTEXTS, covariance=moments(model))
+            edit(model, [bad], method, settings, contexts=CONTEXTS, covariance=folder)
     assert_untouched(model, before)
     assert without_rows_beside(found.facts) == others
     (dropped,) = found.dropped
     assert without_rows_beside([dropped.fact]) == (bad,)
     assert dropped.reason == "its loss was not a number (NaN or infinite)"
     assert "'{} was created by' about 'Zentro' was left out: its loss was not a number" in caplog.text
-    without = edit(model, found.facts, method, settings, contexts=CONTEXTS, covariance=moments(model))
+    without = edit(model, found.facts, method, settings, contexts=CONTEXTS, covariance=folder)
     for path, delta in without.deltas.items():
         assert_agree(found.deltas[path].matrix, delta.matrix, FORWARD, KEYS)
     found.save(tmp_path / "edit")

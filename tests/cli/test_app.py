@@ -9,20 +9,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import errata
-from cli_world import World, edit, failed, run, the_world
+from cli_world import World, edit, failed, run
 from errata.cli.terminal import EXIT_CODES
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-
 
 # --- help and start ----------------------------------------------------------------------------------
 

@@ -3,25 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import errata
-from cli_world import World, answer, edit, flat, run, the_world
+from cli_world import World, answer, edit, flat, run
 from families import FACTS, tiny_model
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def logits(model: str | Path) -> torch.Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import errata
-from cli_world import World, answer, flat, run, the_world
+from cli_world import World, answer, flat, run
 from edit_cases import fresh, random_edit
 from errata.cli.changes import apply_and_compare, changes_of
 from errata.cli.tables import Change, change_table
@@ -17,11 +17,6 @@ from errata.errors import WrongModel
 from families import FACTS
 
 BLOCK = {"layers": [1], "weights": "block", "epochs": 1}
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -7,20 +7,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from cli_world import World, answer, failed, flat, run, the_world
+from cli_world import World, answer, failed, flat, run
 from families import SENTENCES
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture

@@ -10,20 +10,8 @@ import pytest
 import torch
 
 import errata
-from cli_world import World, answer, edit, flat, run, the_world
+from cli_world import World, answer, edit, flat, run
 from errata.edits.edit import Dropped
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def test_edit_tells_what_it_did_and_what_comes_next(world: World, tmp_path: Path) -> None:

@@ -3,23 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import errata
-from cli_world import World, answer, the_world
+from cli_world import World, answer
 from errata.runtime import to_json
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def test_evaluate_with_and_without_the_edit(world: World, tmp_path: Path) -> None:

@@ -3,16 +3,10 @@
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from safetensors.torch import load_file
 
 import errata
-from cli_world import World, answer, failed, run, the_world
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
+from cli_world import World, answer, failed, run
 
 
 def test_an_edit_goes_out_as_an_adapter_and_comes_back(world: World, tmp_path: Path) -> None:

@@ -3,22 +3,9 @@
 import json
 from pathlib import Path
 
-import pytest
-
-from cli_world import World, failed, flat, run, the_world
+from cli_world import World, failed, flat, run
 
 FOUR = ("edit", "almanac", "--output", "out", "--facts")
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
 
 
 def test_facts_check_of_a_good_file(world: World) -> None:

@@ -31,12 +31,6 @@ def facts(tmp_path: Path) -> Path:
     return tmp_path / "facts.jsonl"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def test_the_folder_has_numbers_figures_a_page_and_a_preset(model: str, facts: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")

@@ -1,19 +1,10 @@
 """`errata methods`."""
 
-from pathlib import Path
 from typing import Any, cast
-
-import pytest
 
 from cli_world import answer, failed, flat, run
 from errata.methods.registry import METHODS
 from errata.settings.schema import settings_of
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
 
 
 def test_methods_tells_of_each_what_it_writes_and_what_a_fact_costs() -> None:

@@ -1,16 +1,6 @@
 """`errata models`."""
 
-from pathlib import Path
-
-import pytest
-
 from cli_world import answer, run
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
 
 
 def test_models_lists_every_family() -> None:

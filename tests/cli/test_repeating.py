@@ -8,18 +8,8 @@ import pytest
 from rich.console import Console
 
 import errata
-from cli_world import World, answer, edit, failed, flat, run, the_world
+from cli_world import World, answer, edit, failed, flat, run
 from errata.cli.repeating import history_table
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
 
 
 def test_iterations_are_shown_and_kept(world: World, tmp_path: Path) -> None:

@@ -1,23 +1,8 @@
 """`errata show`."""
 
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from cli_world import World, answer, flat, run, the_world
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test writes into the user's cache."""
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+from cli_world import World, answer, flat, run
 
 
 def test_show_tells_facts_settings_and_changes(world: World) -> None:

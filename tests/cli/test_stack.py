@@ -5,22 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
-
 import errata
-from cli_world import QUICK, World, answer, failed, flat, run, the_world
+from cli_world import QUICK, World, answer, failed, flat, run
 from errata.edits.stacks import open_edit
 from families import FACTS
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
 
 
 def facts_in(file: Path, *facts: errata.Fact) -> Path:

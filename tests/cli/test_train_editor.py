@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import errata
-from cli_world import World, answer, failed, flat, run, the_world
+from cli_world import World, answer, failed, flat, run
 from errata.almanac.world import draw_entries
 from errata.cli import train_editor as command
 from errata.methods.mend.store import load_editor
@@ -26,11 +26,6 @@ SETTINGS = {
 }
 QUICK = (*(word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")), "--steps", "6")
 EVERY = ("--keep-every", "2")
-
-
-@pytest.fixture
-def world() -> World:
-    return the_world()
 
 
 def train(world: World, output: Path, *more: str | Path) -> tuple[str | Path, ...]:

@@ -49,6 +49,31 @@ DeviceMap = Annotated[
         rich_help_panel=LOADING,
     ),
 ]
+Method = Annotated[str, typer.Option(help="pmet, memit, rome ...; `errata methods` lists them.")]
+PresetName = Annotated[
+    str | None,
+    typer.Option(
+        "--preset", help="Settings to begin with, by name or as a FILE.toml. Default: those of the model."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="One setting over the preset's; repeatable."),
+]
+Contexts = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help='Prefix texts as a JSON list, the empty one ("") first. Default: sampled from the model.',
+    ),
+]
+Covariance = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Second moments of the keys. Default: measured once, and kept in the user's cache.",
+    ),
+]
 Track = Annotated[
     str | None,
     typer.Option(

@@ -47,26 +47,11 @@ def edit(
     model: options.Model,
     facts: options.Facts,
     name: Name,
-    method: Annotated[
-        str, typer.Option(help="pmet, memit, rome ...; `errata methods` tells about them.")
-    ] = "pmet",
-    preset: Annotated[
-        str | None,
-        typer.Option(help="Settings to begin with, by name or as a FILE.toml. Default: those of the model."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="One setting over the preset's; may be given again."
-        ),
-    ] = None,
-    contexts: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.json", help='Prefix texts as a JSON list, the empty one ("") first.'),
-    ] = None,
-    covariance: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Second moments of the keys. Default: from the cache.")
-    ] = None,
+    method: options.Method = "pmet",
+    preset: options.PresetName = None,
+    settings: options.Settings = None,
+    contexts: options.Contexts = None,
+    covariance: options.Covariance = None,
     neighbors: preparing.NeighborsFrom = None,
     keep_unqualified: preparing.KeepUnqualified = False,
     preserve: preparing.Preserve = None,

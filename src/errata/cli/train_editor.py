@@ -55,12 +55,7 @@ def train_editor(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of the optimiser, at most. Default: as the settings say.")
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="One setting over the preset's; may be given again."
-        ),
-    ] = None,
+    settings: options.Settings = None,
     keep_every: Annotated[
         int, typer.Option(min=1, metavar="STEPS", help="How often what is done is kept.")
     ] = 50,

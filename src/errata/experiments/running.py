@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 from errata.edits import Delta, Edit
 from errata.errors import ErrataError, FactError
-from errata.evaluation import References, evaluate
+from errata.evaluation import EvaluationWords, evaluate
 from errata.experiments.cells import EMBEDDED, Cell, Request, weight
 from errata.experiments.sources import facts_for, me_ppl_50_texts
 from errata.facts import Fact
@@ -224,16 +224,7 @@ def _edited(
     }
 
 
-class _Asked(TypedDict):
-    generate: bool
-    trustworthy: bool
-    fluency: bool
-    references: References | None
-    texts: Sequence[str]
-    seed: int
-
-
-def _asked(model: EditableModel, cell: Cell) -> _Asked:
+def _asked(model: EditableModel, cell: Cell) -> EvaluationWords:
     """What the columns of the recipe need to have asked. Almanac has its own reference texts and its own plain ones."""
     from errata.almanac import corpus_texts, world_references
 

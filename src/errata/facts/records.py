@@ -130,17 +130,23 @@ def _spans_lines(text: str, start: int) -> bool:
     return text[start] == "{" and "\n" in text[start:end]
 
 
+def _value(decoder: json.JSONDecoder, text: str, position: int, line: int) -> tuple[Record, int]:
+    """The object at a position of a line, or why it cannot be read; and where it ends."""
+    try:
+        value, end = decoder.raw_decode(text, position)
+    except (ValueError, RecursionError) as error:
+        return Record(_error_line(error, line), error=_json_message(error)), position
+    return Record(line, value), end
+
+
 def _values(text: str, position: int) -> Iterator[Record]:
     """Objects one after the other, each over many lines or one; broken JSON ends the reading."""
     decoder, counter = json.JSONDecoder(), _LineCounter(text)
     while position < len(text):
-        line = counter.line(position)
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            yield Record(_error_line(error, line), error=_json_message(error))
+        record, position = _value(decoder, text, position, counter.line(position))
+        yield record
+        if record.error:
             return
-        yield Record(line, value)
         position = _skip(text, position)
 
 
@@ -150,13 +156,10 @@ def _array(text: str, position: int) -> Iterator[Record]:
     position = _skip(text, position)
     closed = text.startswith("]", position)
     while not closed:
-        line = counter.line(position)
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            yield Record(_error_line(error, line), error=_json_message(error))
+        record, position = _value(decoder, text, position, counter.line(position))
+        yield record
+        if record.error:
             return
-        yield Record(line, value)
         position = _skip(text, position)
         closed = text.startswith("]", position)
         if not closed and not text.startswith(",", position):

@@ -35,7 +35,7 @@ from errata.models import EditableModel, Site
 from errata.passes import Lookup
 from errata.settings import about
 from errata.solve import KeySettings, SpreadSettings, earlier_key_sum
-from errata.values import ValueSettings, optimize_targets
+from errata.values import ValueSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +93,7 @@ def alphaedit(task: Task, settings: AlphaEditSettings) -> Changes:
     """
     for site in written_sites(task.model, settings):
         check_null_space(task.covariance(site), settings.solve.threshold, site)
-    targets = optimize_targets(
-        task.model,
-        task.facts,
-        task.contexts,
-        settings,
-        keeper=task.keeper(settings),
-        on_progress=task.on_progress,
-        known=task.known,
-        unedited=task.unedited,
-    )
+    targets = task.optimize(settings)
     solver = _Solver(task, settings)
     changes = share_out(task, targets, settings, lambda _: "block", solver)
     return replace(changes, key_sums=solver.key_sums)

@@ -33,7 +33,15 @@ from errata.solve import (
     no_factor,
     spread,
 )
-from errata.values import Outcome, Targets, TargetStore, ValueSettings, ValueSite, place_path
+from errata.values import (
+    Outcome,
+    Targets,
+    TargetStore,
+    ValueSettings,
+    ValueSite,
+    optimize_targets,
+    place_path,
+)
 
 NOT_FINITE = "its loss was not a number (NaN or infinite)"
 """Why a fact is left out."""
@@ -116,6 +124,24 @@ class Task:
     def unedited(self) -> AbstractContextManager[None]:
         """Inside, the weights are those from before that first write."""
         return self.model.ledger.unedited(self.since)
+
+    def optimize(self, site: ValueSite, relax: bool = False) -> Targets:
+        """The values of all facts at a site; `relax` says whether PMET's rule for phi is in force.
+
+        Raises:
+            OutOfMemory: memory does not suffice for a single fact.
+        """
+        return optimize_targets(
+            self.model,
+            self.facts,
+            self.contexts,
+            site,
+            relax=relax,
+            keeper=self.keeper(site, relax),
+            on_progress=self.on_progress,
+            known=self.known,
+            unedited=self.unedited,
+        )
 
     def keeper(self, site: ValueSite, relax: bool = False) -> TargetStore | None:
         """The keeper of finished values; `relax` says whether PMET's rule for phi is in force."""

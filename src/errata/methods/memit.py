@@ -10,7 +10,6 @@ from errata.methods.base import (
     written_sites,
 )
 from errata.models import EditableModel
-from errata.values import optimize_targets
 
 
 def check(model: EditableModel, settings: SiteSettings) -> None:
@@ -25,16 +24,7 @@ def check(model: EditableModel, settings: SiteSettings) -> None:
 
 def memit(task: Task, settings: SiteSettings) -> Changes:
     """v* = h^L + delta (eq. 16), spread by 1/left (alg. 1)."""
-    targets = optimize_targets(
-        task.model,
-        task.facts,
-        task.contexts,
-        settings,
-        keeper=task.keeper(settings),
-        on_progress=task.on_progress,
-        known=task.known,
-        unedited=task.unedited,
-    )
+    targets = task.optimize(settings)
     return write_targets(task, targets, settings, place_of=lambda _: "block")
 
 

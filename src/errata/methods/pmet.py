@@ -10,7 +10,6 @@ from errata.methods.base import (
     written_sites,
 )
 from errata.models import EditableModel
-from errata.values import optimize_targets
 
 
 def check(model: EditableModel, settings: SiteSettings) -> None:
@@ -24,17 +23,7 @@ def check(model: EditableModel, settings: SiteSettings) -> None:
 
 def pmet(task: Task, settings: SiteSettings) -> Changes:
     """v* = m^L + delta_m with delta_a optimized beside it and thrown away (eq. 10), spread by 1/sqrt(left) (eq. 11)."""
-    targets = optimize_targets(
-        task.model,
-        task.facts,
-        task.contexts,
-        settings,
-        relax=True,
-        keeper=task.keeper(settings, relax=True),
-        on_progress=task.on_progress,
-        known=task.known,
-        unedited=task.unedited,
-    )
+    targets = task.optimize(settings, relax=True)
     return write_targets(task, targets, settings, place_of=lambda kind: kind)
 
 

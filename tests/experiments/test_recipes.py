@@ -1,6 +1,8 @@
 """Recipes: every table and figure of the papers, and the papers' own numbers."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +147,13 @@ def test_what_changes_the_outcome_changes_the_name_of_a_cell() -> None:
     assert len(set(names)) == len(names)
     for other in (Request(recipe, seed=1), Request(recipe.resized(5)), Request(recipe, "some/model")):
         assert not set(names) & {cell.name for cell in other.cells}
+
+
+def test_cells_that_are_stored_already_are_found_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fixture holds the names that the cells had when settings were flat."""
+    monkeypatch.setattr("errata.experiments.cells.version", lambda _: "0.1.0")
+    file = Path(__file__).parents[1] / "fixtures" / "old-formats" / "cells.json"
+    names: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+    assert names.keys() == set(recipe_names())
+    for recipe, cells in names.items():
+        assert [cell.name for cell in Request(load_recipe(recipe)).cells] == cells, recipe

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from errata.experiments.recipes import UNEDITED, Recipe, RecipeRow, Sizes
+from errata.settings import dotted, old_name
 
 EMBEDDED = "almanac"
 HALF = "held-out"
@@ -114,7 +115,9 @@ class Cell:
     @property
     def name(self) -> str:
         """The name of its files: `pmet-100-trial0-1f2e3d4c`."""
-        text = json.dumps(self.described(), sort_keys=True, default=str)
+        # By the settings' old names, so that cells which are stored already are found.
+        settings = {old_name(name): value for name, value in dotted(self.row.settings).items()}
+        text = json.dumps({**self.described(), "settings": settings}, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         word = re.sub(r"[^a-z0-9]+", "-", self.row.name.lower()).strip("-")
         return f"{word}-{self.edits}-trial{self.trial}-{digest}"

@@ -2,6 +2,7 @@
 
 from errata.settings.layer_rules import layers_by_rule
 from errata.settings.method_presets import Preset, Presets, load_presets, method_names
+from errata.settings.old_names import old_name
 from errata.settings.preset_files import SUFFIX
 from errata.settings.schema import Setting, about, build, dotted, flatten, parse_assignments, settings_of
 
@@ -17,6 +18,7 @@ __all__ = [
     "layers_by_rule",
     "load_presets",
     "method_names",
+    "old_name",
     "parse_assignments",
     "settings_of",
 ]

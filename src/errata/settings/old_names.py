@@ -76,3 +76,11 @@ def new_names(name: str, known: Collection[str]) -> list[str]:
     else:
         wanted = [new, f"early.{new}", f"late.{new}"]
     return [one for one in wanted if one in known]
+
+
+def old_name(name: str) -> str:
+    """What a setting of a method with one site was called; digests made of those names stay what they were."""
+    return _OLD_NAMES.get(name, name)
+
+
+_OLD_NAMES = {new: old for old, new in NEW_NAMES.items()}

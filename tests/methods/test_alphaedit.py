@@ -10,7 +10,6 @@ from torch import Tensor
 from errata.edits.deltas import write_deltas
 from errata.edits.edit import Edit, EditOrigin
 from errata.errors import SettingsError
-from errata.methods import alphaedit as module
 from errata.methods.alphaedit import (
     AlphaEditSettings,
     alphaedit,
@@ -190,7 +189,7 @@ def test_a_threshold_below_every_eigenvalue_is_told_with_the_spectrum(
     def never(*_: object, **__: object) -> object:
         raise AssertionError("the Optimization stage was begun")
 
-    monkeypatch.setattr(module, "optimize_targets", never)
+    monkeypatch.setattr(Task, "optimize", never)
     model = tiny_model("gpt2")
     with pytest.raises(SettingsError) as caught:
         alphaedit(task_of(model), settings_of(**{"solve.threshold": 0.039}))

@@ -31,11 +31,11 @@ from errata.edits import load_edit
 from errata.errors import ErrataError
 from errata.evaluation import evaluate
 from errata.facts import Fact, write_facts
-from errata.methods import edit as make_edit
 from errata.models import loading
 from errata.moments import CovarianceRecipe, moment_path
 from errata.moments import collection as covariance
 from errata.passes import prompts
+from errata.planning import edit as make_edit
 from errata.runtime import CACHE_VARIABLE
 from families import CONTEXTS, SENTENCES, SETTINGS, tiny_model
 from hostile import HOSTILE, fuzz_edits, fuzz_facts, small_edit
@@ -60,7 +60,9 @@ def edit_of(folder: Path) -> dict[str, Any]:
     """A 500-fact edit: its bytes, less the time at which it was made."""
     values = {**SETTINGS, "values.steps": 2}
     if not (folder / "edit").exists():
-        found = make_edit(MODEL, FACTS, "pmet", values, CONTEXTS, moments(), keep_in=folder / "kept")
+        found = make_edit(
+            MODEL, FACTS, "pmet", values, contexts=CONTEXTS, covariance=moments(), keep_in=folder / "kept"
+        )
         found.save(folder / "edit")
     about = json.loads((folder / "edit" / "edit.json").read_text())
     del about["created"]
@@ -221,7 +223,13 @@ def disk() -> dict[str, Any]:
         ),
         "covariance": covariance_of,
         "values": lambda to: make_edit(
-            MODEL, FACTS, "pmet", {**SETTINGS, "values.steps": 2}, CONTEXTS, moments(), keep_in=to
+            MODEL,
+            FACTS,
+            "pmet",
+            {**SETTINGS, "values.steps": 2},
+            contexts=CONTEXTS,
+            covariance=moments(),
+            keep_in=to,
         ),
     }
     for what, write in writes.items():
@@ -261,7 +269,12 @@ def damage() -> dict[str, Any]:
         "covariance": (
             moment_path(root / "moments", site.path),
             lambda: make_edit(
-                MODEL, FACTS[:1], "pmet", {**SETTINGS, "values.steps": 2}, CONTEXTS, root / "moments"
+                MODEL,
+                FACTS[:1],
+                "pmet",
+                {**SETTINGS, "values.steps": 2},
+                contexts=CONTEXTS,
+                covariance=root / "moments",
             ),
         ),
     }
@@ -312,7 +325,9 @@ def together() -> dict[str, Any]:
 
     def one_edit(number: int) -> dict[str, Any]:
         values = {**SETTINGS, "values.steps": 2}
-        found = make_edit(MODEL, FACTS, "pmet", values, CONTEXTS, moments(), keep_in=WORK / "shared")
+        found = make_edit(
+            MODEL, FACTS, "pmet", values, contexts=CONTEXTS, covariance=moments(), keep_in=WORK / "shared"
+        )
         found.save(WORK / f"twin-{number}")
         return {"weights": (WORK / f"twin-{number}" / "edit.safetensors").read_bytes().hex()}
 

@@ -1,4 +1,4 @@
-"""None"""
+"""The Spread stage: the plain version agrees, and the weights are afterwards what they were before."""
 
 from collections.abc import Callable
 

@@ -26,18 +26,21 @@ FORWARD = 2048
 """The rounded operations behind one activation of a tiny model: 4 blocks, each with sums over 32, 48, 96 and 128
 inputs, softmax and norms."""
 DEPTH = 4.0
-"""How much the norms and the softmax of a tiny random model amplify rounding on the way to its last block."""
+"""How much the norms and the softmax of a tiny random model may amplify rounding on the way to its last block. Chosen to
+cover what was observed, not derived."""
 TRAINING = 64.0
-"""How much a few steps of Adam amplify a difference of the gradients: each step is divided by the gradient's size."""
+"""How much a few steps of Adam may amplify a difference of the gradients: each step is divided by the gradient's size.
+Chosen to cover what was observed, not derived."""
 SOLVE = 6000.0
 """The condition number of lambda E[k k^T] + K K^T with second moments measured on a tiny model: 5,700 for GPT-2, 230
 for Llama, 800 for Gemma 2."""
 ISOTROPIC = 20.0
 """The same with the random second moments of `spread_cases`: at most 16.5."""
 KEYS = 80.0
-"""How much a solve amplifies rounding of the keys, whose errors lie where keys lie: the root of `SOLVE`."""
+"""How much a solve amplifies rounding of the keys, whose errors lie where keys lie: about the root of `SOLVE`,
+which is a reason and not a proof."""
 RIDGED = 16.0
-"""The same with a ridge of a tenth of the mean eigenvalue, which bounds the condition number by some 250."""
+"""The same with a ridge of a tenth of the mean eigenvalue, which bounds the condition number by some 250: its root."""
 
 
 def tolerance(dtype: torch.dtype, terms: float, condition: float = 1.0, scale: float = 1.0) -> float:

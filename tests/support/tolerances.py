@@ -26,7 +26,7 @@ FORWARD = 2048
 """The rounded operations behind one activation of a tiny model: 4 blocks, each with sums over 32, 48, 96 and 128
 inputs, softmax and norms."""
 DEPTH = 4.0
-"""How much the norms and the softmax of a tiny random model may amplify rounding on the way to its last block. Chosen to
+"""How much the norms and the softmax of a tiny random model may amplify rounding up to its last block. Chosen to
 cover what was observed, not derived."""
 TRAINING = 64.0
 """How much a few steps of Adam may amplify a difference of the gradients: each step is divided by the gradient's size.

@@ -7,6 +7,7 @@ from errata.evaluation.perplexity import read_texts, text_perplexity
 from errata.evaluation.probabilities import encode_at, log_probabilities, make_plan, measure
 from errata.evaluation.questions import Edited, Pair, sheets
 from errata.evaluation.references import References, fit_references, load_references
+from errata.evaluation.statements import likeliest_next, share_unchanged
 
 __all__ = [
     "LENGTH",
@@ -24,11 +25,13 @@ __all__ = [
     "evaluate",
     "find_tasks",
     "fit_references",
+    "likeliest_next",
     "load_references",
     "log_probabilities",
     "make_plan",
     "measure",
     "read_texts",
+    "share_unchanged",
     "sheets",
     "text_perplexity",
 ]

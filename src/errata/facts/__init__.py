@@ -10,10 +10,12 @@ from errata.facts.fact import Fact, fact_from_json
 from errata.facts.preserving import with_edit_prompts, with_preserve_prompts
 from errata.facts.probes import Neighbor, Probe
 from errata.facts.reading import Problem, check_facts, read_facts, write_facts
+from errata.facts.statements import Apart, statements_apart
 from errata.facts.templates import relation_of, template_of, templates_by_relation
 from errata.facts.wording import kind, short
 
 __all__ = [
+    "Apart",
     "Contradiction",
     "Fact",
     "Neighbor",
@@ -28,6 +30,7 @@ __all__ = [
     "relation_of",
     "sample_facts",
     "short",
+    "statements_apart",
     "template_of",
     "templates_by_relation",
     "with_edit_prompts",

@@ -25,9 +25,9 @@ def with_preserve_prompts(
     """
     known = [*facts, *(source or ())]
     templates = templates_by_relation(known)
-    every, its, asked = list(templates), _relations_by_subject(known), _asked(facts)
+    every, its, asked = list(templates), relations_by_subject(known), asked_about(facts)
     prepared: list[Fact] = []
-    for fact, changed in zip(facts, _changed(facts), strict=True):
+    for fact, changed in zip(facts, changed_relations(facts), strict=True):
         refused = {template for relation in changed for template in templates[relation]}
         taken = asked[fact.subject]
         prompts = tuple(
@@ -42,8 +42,8 @@ def with_preserve_prompts(
             foreign = [relation for relation in drawn if relation not in changed and relation not in own]
             rng.shuffle(own)
             found = [
-                *_wordings(own, templates, fact, taken, rng),
-                *_wordings(foreign, templates, fact, taken, rng),
+                *wordings_in_turn(own, templates, fact, taken, rng),
+                *wordings_in_turn(foreign, templates, fact, taken, rng),
             ]
             prompts = tuple(found[:rows])
         prepared.append(replace(fact, preserve_prompts=prompts))
@@ -58,7 +58,7 @@ def with_edit_prompts(
     Left out is what the facts about the subject are asked, also where it stands behind an opening. Where a file names
     no relations there are none.
     """
-    templates, asked = templates_by_relation([*facts, *(source or ())]), _asked(facts)
+    templates, asked = templates_by_relation([*facts, *(source or ())]), asked_about(facts)
     prepared: list[Fact] = []
     for fact in facts:
         texts = tuple(asked[fact.subject])
@@ -72,14 +72,15 @@ def with_edit_prompts(
     return prepared
 
 
-def _relations_by_subject(facts: Sequence[Fact]) -> dict[str, dict[str, None]]:
+def relations_by_subject(facts: Sequence[Fact]) -> dict[str, dict[str, None]]:
+    """The relations that the facts have about each subject, in their order."""
     found: dict[str, dict[str, None]] = {}
     for fact in facts:
         found.setdefault(fact.subject, {})[relation_of(fact)] = None
     return found
 
 
-def _asked(facts: Sequence[Fact]) -> dict[str, set[str]]:
+def asked_about(facts: Sequence[Fact]) -> dict[str, set[str]]:
     """By subject, all that evaluation asks of the facts about it."""
     found: dict[str, set[str]] = {}
     for fact in facts:
@@ -89,13 +90,13 @@ def _asked(facts: Sequence[Fact]) -> dict[str, set[str]]:
     return found
 
 
-def _changed(facts: Sequence[Fact]) -> Iterator[Collection[str]]:
+def changed_relations(facts: Sequence[Fact]) -> Iterator[Collection[str]]:
     """For each fact the relations of its subject that the facts change."""
-    its = _relations_by_subject(facts)
+    its = relations_by_subject(facts)
     return (its[fact.subject] for fact in facts)
 
 
-def _wordings(
+def wordings_in_turn(
     relations: Sequence[str],
     templates: Mapping[str, Sequence[str]],
     fact: Fact,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -19,6 +20,9 @@ from errata.cli.terminal import PROBLEMS, Terminal, no_warnings, session
 from errata.errors import FactError
 from errata.facts import Problem, find_facts, sample_facts
 
+if TYPE_CHECKING:
+    from errata.evaluation import Known
+
 EPILOG = options.examples(
     "errata facts check facts.jsonl",
     "errata facts check counterfact.json.gz --json",
@@ -27,6 +31,11 @@ EPILOG = options.examples(
 NEIGHBORS_EPILOG = options.examples(
     "errata facts neighbors almanac facts.jsonl --output with-neighbors.jsonl",
     "errata facts neighbors my-model counterfact.json --count 3 --output with-neighbors.jsonl.gz",
+)
+
+KNOWN_EPILOG = options.examples(
+    "errata facts known my-model --facts counterfact --output known.jsonl",
+    "errata facts known ./my-model --facts counterfact --data-dir data --sample 5000 --limit 200 --output known.jsonl",
 )
 
 
@@ -98,6 +107,58 @@ def neighbors(
         errata.write_facts(output, found.facts)
         terminal.show(f"{counted(len(found.facts), 'fact')} written to {output}.")
         terminal.result({"output": str(output), **preparing.neighbors_json(facts, found)})
+
+
+def known(
+    model: options.Model,
+    facts: options.Facts,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write: a new one.")
+    ],
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N known facts.")] = None,
+    data_dir: drawing.DataDir = None,
+    sample: drawing.Sample = None,
+    trial: drawing.Trial = 1,
+    dtype: options.Dtype = None,
+    device: options.Device = None,
+    device_map: options.DeviceMap = None,
+    seed: options.Seed = 0,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
+) -> None:
+    """Write the facts that MODEL knows: every token of target_true is the likeliest. Resumes if interrupted.
+
+    The facts stay in the order of the file, or with --sample in the order of the draw.
+    """
+    with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
+        check_output(output)
+        drawn = drawing.draw(terminal, facts, data_dir, sample, seed, trial)
+        loaded = load_model(terminal, model, dtype, device, device_map)
+        from errata.evaluation import known_facts
+
+        journal = output.with_name(f".{output.name}.unfinished")
+        try:
+            with terminal.progress("Asking the model") as on_progress:
+                found = known_facts(loaded, drawn, limit, journal, on_progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("The same command resumes from the finished batches.") from None
+        if found.facts:
+            errata.write_facts(output, found.facts)
+        with suppress(OSError):
+            journal.rmdir()
+        if not found.facts:
+            raise FactError(f"{model} knows none of the {counted(found.asked, 'fact')} that it was asked.")
+        terminal.show(_known_words(found, output))
+        terminal.result({"output": str(output), "known": len(found.facts), "asked": found.asked})
+
+
+def _known_words(found: Known, output: Path) -> str:
+    """How many facts are known, in a sentence."""
+    skipped = f" ({found.unanswerable} without target_true were left out)" if found.unanswerable else ""
+    return (
+        f"{len(found.facts)} of {counted(found.asked, 'fact')} are known, {found.share:.1%}{skipped}. "
+        f"They are in {output}."
+    )
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ COMMANDS = (
     "locate",
     "facts check",
     "facts neighbors",
+    "facts known",
     "covariance collect",
     "covariance show",
     "covariance import",

@@ -3,6 +3,7 @@
 from errata.evaluation.downstream import Downstream, Measure, Tasks, find_tasks
 from errata.evaluation.evaluate import EvaluationOptions, EvaluationWords, evaluate
 from errata.evaluation.generation import LENGTH, SENTENCE_END, continue_texts
+from errata.evaluation.known import Known, known_facts
 from errata.evaluation.perplexity import read_texts, text_perplexity
 from errata.evaluation.probabilities import encode_at, log_probabilities, make_plan, measure
 from errata.evaluation.questions import Edited, Pair, sheets
@@ -16,6 +17,7 @@ __all__ = [
     "Edited",
     "EvaluationOptions",
     "EvaluationWords",
+    "Known",
     "Measure",
     "Pair",
     "References",
@@ -25,6 +27,7 @@ __all__ = [
     "evaluate",
     "find_tasks",
     "fit_references",
+    "known_facts",
     "likeliest_next",
     "load_references",
     "log_probabilities",

@@ -25,7 +25,8 @@ from errata.models.model import EditableModel
 from errata.passes.prompts import encode_rows, kl_rows, rewrite_rows
 from errata.settings.schema import build, flatten, settings_of
 from errata.solve.keys import KeyPrompts
-from errata.solve.spread import SpreadStep, Write, least_squares, spread
+from errata.solve.least_squares import least_squares
+from errata.solve.spread import SpreadStep, Write, spread
 from errata.values.descent import place_path
 from errata.values.targets import optimize_targets
 from sites import SpreadStage, ValueStage

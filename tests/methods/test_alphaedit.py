@@ -20,6 +20,7 @@ from errata.methods.base import Task
 from errata.methods.registry import settings_for
 from errata.models.model import EditableModel, Site
 from errata.runtime.progress import silent
+from errata.settings.alternatives import overlaid
 from errata.solve.earlier import earlier_key_sum
 from errata.solve.keys import KeyPrompts
 from errata.solve.settings import KeySettings
@@ -41,7 +42,7 @@ def settings_of(**given: object) -> AlphaEditSettings:
         "solve.threshold": 0.5,
         "solve.ridge": 0.3,
     }
-    return settings_for(tiny_model("gpt2"), "alphaedit", {**usual, **given})[0]
+    return settings_for(tiny_model("gpt2"), "alphaedit", overlaid(usual, given))[0]
 
 
 def moment_of(site: Site) -> Tensor:
@@ -199,3 +200,32 @@ def test_a_threshold_below_every_eigenvalue_is_told_with_the_spectrum(
     )
     with pytest.raises(AssertionError, match="was begun"):
         alphaedit(task_of(model), settings_of(**{"solve.threshold": 0.041}))
+
+
+def test_shares_choose_the_null_space_and_the_ridge() -> None:
+    """The smallest eigenvalues up to a share of the trace; the median fact alone realizes a share of its residual."""
+    model = tiny_model("gpt2", "float64")
+    settings = settings_of(**{"solve.null_share": 0.4, "solve.realised_share": 0.7})
+    changes = alphaedit(task_of(model), settings)
+    site = model.site("ffn", LAYERS[0])
+    values, vectors = torch.linalg.eigh(moment_of(site))
+    free = values.cumsum(0) < 0.4 * values.sum()
+    assert 0 < int(free.sum()) < len(values)
+    moved = changes.deltas[site.path].matrix @ vectors
+    assert float(moved[:, ~free].abs().max()) < 1e-12 < float(moved[:, free].abs().max())
+    keys = KeyPrompts.of(model, FACTS[:3], CONTEXTS).keys(site, settings.keys.average)
+    leverage = float((keys @ vectors[:, free]).square().sum(dim=1).median())
+    one = changes.realized[site.path]
+    assert one.leverage == pytest.approx(leverage, rel=1e-9)
+    assert one.weight == pytest.approx(leverage * 0.3 / 0.7, rel=1e-9)
+    fixed = alphaedit(
+        task_of(model),
+        settings_of(**{"solve.threshold": float(values[~free][0]), "solve.ridge": one.weight}),
+    )
+    torch.testing.assert_close(fixed.deltas[site.path].matrix, changes.deltas[site.path].matrix)
+
+
+def test_a_share_too_small_for_any_direction_is_refused() -> None:
+    model = tiny_model("gpt2", "float64")
+    with pytest.raises(SettingsError, match=r"'solve.null_share' is 1e-09, but no eigenvalue.*half of them"):
+        alphaedit(task_of(model), settings_of(**{"solve.null_share": 1e-9}))

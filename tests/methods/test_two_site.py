@@ -24,7 +24,8 @@ from errata.settings.layer_rules import LAYER_RULES
 from errata.settings.method_presets import load_presets
 from errata.settings.schema import build, flatten
 from errata.solve.keys import KeyPrompts, KeyStreams
-from errata.solve.spread import Write, least_squares, spread
+from errata.solve.least_squares import least_squares
+from errata.solve.spread import Write, spread
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, SENTENCES, tiny_model
 from method_cases import CASES

@@ -13,7 +13,8 @@ from errata.moments.factors import Factors
 from errata.moments.folder import check_positive_definite, moment_path, read_moment, write_moment
 from errata.runtime.files import cache_root
 from errata.solve.keys import KeyPrompts
-from errata.solve.spread import LeastSquares, Write, spread
+from errata.solve.least_squares import LeastSquares
+from errata.solve.spread import Write, spread
 from families import CONTEXTS, FACTS, tiny_model
 from spread_cases import moment_of, settings_of
 from stream_cases import values_of

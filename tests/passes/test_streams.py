@@ -10,7 +10,8 @@ from errata.passes import shelf as shelf_module
 from errata.passes.row_batches import batches_of
 from errata.solve import keys as keys_module
 from errata.solve.keys import KeyPrompts, KeyStreams
-from errata.solve.spread import LeastSquares, Write, spread
+from errata.solve.least_squares import LeastSquares
+from errata.solve.spread import Write, spread
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout
 from spread_cases import moment_of, settings_of

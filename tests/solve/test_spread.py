@@ -10,7 +10,8 @@ from errata.edits.deltas import Delta, write_deltas
 from errata.errors import CovarianceError, SettingsError
 from errata.models.model import EditableModel, Site
 from errata.solve.keys import KeyPrompts
-from errata.solve.spread import SpreadStep, Write, least_squares, solve, solve_few, spread
+from errata.solve.least_squares import least_squares, solve, solve_few
+from errata.solve.spread import SpreadStep, Write, spread
 from errata.values.descent import place_path
 from families import CONTEXTS, FACTS, FAMILIES, tiny_model
 from plain import double_throughout, plain_spread

@@ -41,4 +41,5 @@ def value_words(site: Any) -> dict[str, Any]:
 
 def spread_words(site: Any) -> dict[str, Any]:
     """What `plain_spread` takes."""
-    return {"layers": site.layers, **vars(site.keys), **vars(site.spread), **vars(site.solve)}
+    solve = {name: value for name, value in vars(site.solve).items() if name != "realised_share"}
+    return {"layers": site.layers, **vars(site.keys), **vars(site.spread), **solve}

@@ -11,6 +11,18 @@ from errata.errors import EditError, WrongModel
 from errata.models import EditableModel, Site
 
 
+@dataclass(frozen=True)
+class Realized:
+    """What the weight of a solve amounts to: the share of its change that the median fact gets from one solve."""
+
+    weight: float
+    """lambda (`solve.covariance_weight`), or AlphaEdit's ridge."""
+    leverage: float
+    """The median over the facts of k^T E[k k^T]^-1 k; for AlphaEdit of k^T P k."""
+    share: float
+    """leverage / (leverage + weight)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Delta:
     """The change of one weight, [d_out, d_in]: two thin factors, or one dense matrix where thin would not be thin."""

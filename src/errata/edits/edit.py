@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, cast
 import torch
 from torch import Tensor
 
-from errata.edits.deltas import Delta, check_finite, sites_of, write_deltas
+from errata.edits.deltas import Delta, Realized, check_finite, sites_of, write_deltas
 from errata.edits.folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, WrongModel
 from errata.facts import Fact
@@ -99,6 +99,8 @@ class Edit:
     """What was measured of it when it was made."""
     history: tuple[Mapping[str, SettingValue], ...] = ()
     """What was measured after each write of a strategy, oldest first."""
+    realized: Mapping[str, Realized] = field(default_factory=dict[str, Realized])
+    """By module path, where the method solves with a weight: what it amounts to; of several writes, the first."""
 
     def apply(self, model: EditableModel) -> None:
         """Write the edit into the model's weights; nothing is written if anything does not fit.
@@ -161,7 +163,7 @@ class Edit:
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""
         changes = {path: _Change(delta.shape, delta.rank) for path, delta in self.deltas.items()}
-        contents = _Contents(changes, self.measured, self.history, self.facts, self.dropped)
+        contents = _Contents(changes, self.measured, self.history, self.facts, self.dropped, self.realized)
         return {"format": FORMAT, **to_json(self.origin), **to_json(contents)}
 
     def _check(self, model: EditableModel) -> None:
@@ -189,17 +191,18 @@ class _Change:
 class _Contents:
     """What `edit.json` holds next to the edit's origin."""
 
-    JSON: ClassVar = Form(exact=True)
+    JSON: ClassVar = Form(exact=True, optional=("realized",))
 
     changes: Mapping[str, _Change]
     measured: Mapping[str, float]
     history: tuple[Mapping[str, SettingValue], ...]
     facts: tuple[Fact, ...]
     dropped: tuple[Dropped, ...]
+    realized: Mapping[str, Realized] = field(default_factory=dict[str, Realized])
 
     def as_edit(self, deltas: Mapping[str, Delta], origin: EditOrigin) -> Edit:
         """With the changes themselves, and where they come from."""
-        return Edit(deltas, self.facts, origin, self.dropped, self.measured, self.history)
+        return Edit(deltas, self.facts, origin, self.dropped, self.measured, self.history, self.realized)
 
 
 def edits_in(model: EditableModel) -> list[Edit]:

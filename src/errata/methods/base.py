@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Delta
+from errata.edits import Delta, Realized
 from errata.errors import NoFactsLeft, SettingsError, UnsupportedArchitecture
 from errata.facts import Fact
 from errata.models import EditableModel, Site
-from errata.moments import ridged
 from errata.passes import Lookup, sample_contexts
 from errata.runtime import Progress
 from errata.settings import about
 from errata.solve import (
     KeyPrompts,
     KeySettings,
+    LeastSquares,
     LeastSquaresSettings,
     LowerFactor,
     SiteKind,
@@ -29,7 +29,6 @@ from errata.solve import (
     SpreadSite,
     Write,
     earlier_key_sum,
-    least_squares,
     no_factor,
     spread,
 )
@@ -161,6 +160,8 @@ class Changes:
     """The values that were found, one a fact; empty where the method has none."""
     key_sums: dict[str, Float[Tensor, "d_in d_in"]] = field(default_factory=dict[str, Tensor])
     """The sum of k k^T over the facts, by module path, where the method wants it for later edits (`Task.earlier`)."""
+    realized: dict[str, Realized] = field(default_factory=dict[str, Realized])
+    """What the weight of each solve amounts to, by module path; nothing where the method solves without one."""
 
 
 def own_layers(settings: Any) -> tuple[int, ...]:
@@ -240,18 +241,21 @@ def write_targets(
 def _solver(task: Task, site: SiteSettings) -> Solver:
     """R K^T (lambda E[k k^T] + K_p K_p^T + K K^T)^-1; MEMIT's eq. 14, with the keys K_p where the task holds them.
 
-    The ridge stays a share of E[k k^T] alone: with the earlier keys in it, it would grow from edit to edit.
+    The ridge stays a share of E[k k^T] alone: with the earlier keys in it, it would grow from edit to edit. So does a
+    lambda that is chosen by its share.
     """
-    weight, ridge = site.solve.covariance_weight, site.solve.covariance_ridge
-    if not task.hold:
-        return least_squares(task.covariance, weight, ridge, task.lower)
 
-    def moment(written: Site) -> Float[Tensor, "d_in d_in"]:
-        plain = ridged(task.covariance(written), ridge)
-        earlier = earlier_key_sum(task.model, written, site.lookup, site.keys, task.earlier)
-        return plain + earlier.to(plain) / weight
+    def earlier(written: Site) -> Float[Tensor, "d_in d_in"]:
+        return earlier_key_sum(task.model, written, site.lookup, site.keys, task.earlier)
 
-    return least_squares(moment, weight)
+    return LeastSquares(
+        covariance=task.covariance,
+        weight=site.solve.covariance_weight,
+        ridge=site.solve.covariance_ridge,
+        lower=task.lower,
+        share=site.solve.realised_share,
+        earlier=earlier if task.hold else None,
+    )
 
 
 def share_out(
@@ -269,6 +273,7 @@ def share_out(
     facts = [task.facts[index] for index in kept]
     prompts = KeyPrompts.of(task.model, facts, task.contexts, site.lookup, site.keys.templates)
     preserved = site.keys.kept(facts)
+    found: dict[str, Realized] = {}
     deltas = spread(
         task.model,
         site,
@@ -276,9 +281,11 @@ def share_out(
         prompts,
         solver,
         on_progress=task.on_progress,
+        realized=found,
         preserved=KeyPrompts.of(task.model, preserved, ("",), site.lookup) if preserved else None,
     )
-    return Changes(deltas, dict.fromkeys(targets.failed, NOT_FINITE), targets.outcomes)
+    failed = dict.fromkeys(targets.failed, NOT_FINITE)
+    return Changes(deltas, failed, targets.outcomes, realized=found)
 
 
 def values_left(targets: Targets) -> list[int]:

@@ -84,7 +84,14 @@ class Run:
         for one in dropped:
             logger.warning("%r about %r was left out: %s.", one.fact.prompt, one.fact.subject, one.reason)
         written = tuple(fact for index, fact in enumerate(facts) if index not in changes.failed)
-        return Edit(changes.deltas, written, self._origin(strategy or {}), dropped, history=tuple(history))
+        return Edit(
+            changes.deltas,
+            written,
+            self._origin(strategy or {}),
+            dropped,
+            history=tuple(history),
+            realized=changes.realized,
+        )
 
     def _moment(self, site: Site) -> Float[Tensor, "d_in d_in"]:
         if self.moments is None:

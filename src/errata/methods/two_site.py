@@ -97,7 +97,8 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
         left = [index for index in left if index not in failed]
     both = {index: _joined(known[index], late.outcomes[place]) for place, index in enumerate(left)}
     outcomes = tuple(both.get(index, known[index]) for index in range(len(task.facts)))
-    return Changes({**early.deltas, **late.deltas}, failed, outcomes)
+    realized = {**early.realized, **late.realized}
+    return Changes({**early.deltas, **late.deltas}, failed, outcomes, realized=realized)
 
 
 def late_write(task: Task, settings: SiteSettings) -> Changes:

@@ -20,7 +20,7 @@ from errata.planning.costs import Costs, Work
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.request import EditRequest, Words
 from errata.runtime import Progress, processes, silent
-from errata.settings import Preset, dotted, flatten, load_presets
+from errata.settings import Preset, alternatives_to, dotted, flatten, load_presets
 from errata.strategies import run_steps
 
 AT_ONCE = 256
@@ -159,10 +159,13 @@ class Plan:
         return tuple(self.method.layers(self.settings))
 
     def setting_rows(self) -> list[SettingRow]:
-        """Each setting with its value and where it comes from, in the order in which they are declared."""
+        """Each setting with its value and where it comes from, as declared; of alternatives the one that is set."""
         own, over = dotted(self.request.settings), self.overrides
         rows: list[SettingRow] = []
-        for name, value in flatten(self.settings).items():
+        values = flatten(self.settings)
+        for name, value in values.items():
+            if value is None and any(values.get(other) is not None for other in alternatives_to(name)):
+                continue
             if name in own:
                 source = "your settings"
             elif name in over:

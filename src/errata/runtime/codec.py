@@ -164,7 +164,7 @@ def _read_object(kind: type, value: object, name: str) -> object:
     form = _form_of(kind)
     row = object_of(value, form.title or name)
     if form.exact:
-        _check_names(row, [field.name for field in dataclasses.fields(kind)])
+        _check_names(row, [field.name for field in dataclasses.fields(kind)], form.optional)
     return kind(
         **{
             field.name: read(row.get(field.name), field.name)
@@ -174,9 +174,9 @@ def _read_object(kind: type, value: object, name: str) -> object:
     )
 
 
-def _check_names(row: Mapping[str, object], names: Sequence[str]) -> None:
+def _check_names(row: Mapping[str, object], names: Sequence[str], optional: Sequence[str]) -> None:
     for name in names:
-        if name not in row:
+        if name not in row and name not in optional:
             raise JsonMismatch(f"it has no {name!r}.")
     for name in row:
         if name not in names:

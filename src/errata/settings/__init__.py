@@ -1,5 +1,6 @@
 """The settings of methods: how they are built from presets and from what the user sets, and checked. No torch."""
 
+from errata.settings.alternatives import alternatives_to, overlaid
 from errata.settings.layer_rules import layers_by_rule
 from errata.settings.method_presets import Preset, Presets, load_presets, method_names
 from errata.settings.old_names import old_name
@@ -12,6 +13,7 @@ __all__ = [
     "Presets",
     "Setting",
     "about",
+    "alternatives_to",
     "build",
     "dotted",
     "flatten",
@@ -19,6 +21,7 @@ __all__ = [
     "load_presets",
     "method_names",
     "old_name",
+    "overlaid",
     "parse_assignments",
     "settings_of",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from errata.errors import UnknownSetting
+from errata.settings.alternatives import overlaid
 from errata.settings.layer_rules import LAYER_RULES
 from errata.settings.preset_files import SUFFIX, read_preset_file, short_name
 from errata.settings.schema import dotted, unknown
@@ -103,7 +104,7 @@ class Presets:
             base,
             name=read.name,
             source=read.source,
-            values={**base.values, **read.values},
+            values=overlaid(base.values, read.values),
             rule=None if base.rule is None else f"For what {path} leaves out: {base.rule}",
             by_rule=base.by_rule.difference(read.values),
         )
@@ -146,7 +147,9 @@ class Presets:
 MATTER_MOST = (
     "layers",
     "solve.covariance_weight",
+    "solve.realised_share",
     "solve.threshold",
+    "solve.null_share",
     "solve.ridge",
     "learning_rate",
     "values.learning_rate",
@@ -215,5 +218,5 @@ def _read(method: str) -> dict[str, Any]:
 def _preset(row: Mapping[str, Any], defaults: Mapping[str, object]) -> Preset:
     own = dotted({name: value for name, value in row.items() if name not in ("name", "models", "source")})
     return Preset(
-        name=row["name"], models=tuple(row["models"]), values={**defaults, **own}, source=row["source"]
+        name=row["name"], models=tuple(row["models"]), values=overlaid(defaults, own), source=row["source"]
     )

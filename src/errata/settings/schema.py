@@ -3,7 +3,8 @@
 Each stage declares its settings beside it (`ValueSettings` in `errata.values`, `KeySettings` in `errata.solve`, ...); a
 method's settings contain those of its stages. In Python a setting is named by its path, `"values.steps"`, or stands in
 a table, `{"values": {"steps": 25}}`; on the command line it is `--set values.steps=25`. Values come in layers, a later
-one over an earlier one: the preset (`presets/<method>.toml`), then the user's.
+one over an earlier one and over its alternatives (`alternatives.py`): the preset (`presets/<method>.toml`), then the
+user's.
 """
 
 import difflib
@@ -16,6 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from errata.errors import SettingsError, UnknownSetting
+from errata.settings.alternatives import overlaid
 from errata.settings.old_names import new_names
 
 if sys.version_info >= (3, 11):
@@ -114,9 +116,7 @@ def build(cls: type[S], *layers: Mapping[str, object]) -> S:
         SettingsError: a value has the wrong type, a setting has no value, or a dataclass refuses the values.
     """
     known = {one.name: one for one in settings_of(cls)}
-    merged: dict[str, object] = {}
-    for layer in layers:
-        merged.update(dotted(layer))
+    merged = overlaid(*(dotted(layer) for layer in layers))
     strangers = [name for name in merged if name not in known]
     if strangers:
         raise UnknownSetting(_refusal(strangers, known))

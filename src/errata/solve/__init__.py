@@ -2,16 +2,17 @@
 
 from errata.solve.earlier import earlier_key_sum, key_sum
 from errata.solve.keys import CHUNK, ELEMENTS, KeyPrompts, KeyStreams
-from errata.solve.settings import KeySettings, LeastSquaresSettings, SiteKind, SpreadSettings, SpreadSite
-from errata.solve.spread import (
-    THIN,
-    LowerFactor,
-    Solver,
-    Write,
-    least_squares,
-    no_factor,
-    spread,
+from errata.solve.least_squares import THIN, LeastSquares, LowerFactor, least_squares, no_factor
+from errata.solve.leverage import Solver, leverages, realized, share_of, weight_for
+from errata.solve.settings import (
+    KeySettings,
+    LeastSquaresSettings,
+    SiteKind,
+    SpreadSettings,
+    SpreadSite,
+    check_weight,
 )
+from errata.solve.spread import Write, spread
 
 __all__ = [
     "CHUNK",
@@ -20,6 +21,7 @@ __all__ = [
     "KeyPrompts",
     "KeySettings",
     "KeyStreams",
+    "LeastSquares",
     "LeastSquaresSettings",
     "LowerFactor",
     "SiteKind",
@@ -27,9 +29,14 @@ __all__ = [
     "SpreadSettings",
     "SpreadSite",
     "Write",
+    "check_weight",
     "earlier_key_sum",
     "key_sum",
     "least_squares",
+    "leverages",
     "no_factor",
+    "realized",
+    "share_of",
     "spread",
+    "weight_for",
 ]

@@ -110,12 +110,22 @@ class SpreadSettings:
 class LeastSquaresSettings:
     """How values become weights. The papers' symbol: lambda = covariance_weight.
 
+    Exactly one of two settings says how large it is: lambda itself, which every model needs another one of, or
+    `realised_share`, from which it is chosen in every layer: rho of its residual is what one solve for the median fact
+    alone brings about, lambda = median_i(k_i^T E[k k^T]^-1 k_i) (1 - rho) / rho (`errata.solve.leverage`).
     `covariance_ridge` adds a multiple of the identity to E[k k^T], as a share of its mean eigenvalue (0 in the papers):
     where text hardly ever uses some directions, an update could otherwise grow there without bounds.
     """
 
-    covariance_weight: float = field(
-        metadata=about("Weight of the second moments of all other text: the larger, the gentler the write.")
+    covariance_weight: float | None = field(
+        default=None,
+        metadata=about("Weight of the second moments of all other text: the larger, the gentler the write."),
+    )
+    realised_share: float | None = field(
+        default=None,
+        metadata=about(
+            "Instead of that weight: the share of its change that the median fact gets, above 0, below 1."
+        ),
     )
     covariance_ridge: float = field(
         default=0.0, metadata=about("Ridge on the second moments, as a share of their mean eigenvalue.")
@@ -123,10 +133,26 @@ class LeastSquaresSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        if not self.covariance_weight > 0:
-            raise SettingsError(f"Setting 'covariance_weight' must be above 0: {self.covariance_weight}.")
+        check_weight("covariance_weight", self.covariance_weight, self.realised_share)
         if not self.covariance_ridge >= 0:
             raise SettingsError(f"Setting 'covariance_ridge' must be 0 or more: {self.covariance_ridge}.")
+
+
+def check_weight(name: str, weight: float | None, share: float | None, other: str = "realised_share") -> None:
+    """Raise unless exactly one of the number of that name and the share of the `other` is set, to what it can be.
+
+    Raises:
+        SettingsError: naming the setting.
+    """
+    if (weight is None) == (share is None):
+        both = "are both set" if weight is not None else "both have no value"
+        raise SettingsError(
+            f"Setting '{name}' and its alternative '{other}' {both}. Set exactly one of them."
+        )
+    if weight is not None and not weight > 0:
+        raise SettingsError(f"Setting '{name}' must be above 0: {weight}.")
+    if share is not None and not 0 < share < 1:
+        raise SettingsError(f"Setting '{other}' must be above 0 and below 1: {share}.")
 
 
 @runtime_checkable

@@ -10,52 +10,22 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict, cast, runtime_checkable
+from typing import TypedDict, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from errata.edits import Delta, write_deltas
+from errata.edits import Delta, Realized, write_deltas
 from errata.errors import CovarianceError
 from errata.models import EditableModel, Site, solving_device
-from errata.moments import ridged
 from errata.runtime import Progress, processes, silent
 from errata.solve.keys import KeyPrompts, KeysSeen, KeyStreams
+from errata.solve.least_squares import THIN
+from errata.solve.leverage import Gauge, GaugedSolver, Solver, SumsSolver
 from errata.solve.settings import KeySettings, SiteKind, SpreadSite
 
-Solver = Callable[[Float[Tensor, "fact d_out"], Float[Tensor, "fact d_in"], Site], Delta]
-"""From what is left to bring about at a site, the facts' keys there, and the site: its update."""
-
-
-LowerFactor = Callable[[Site, float], Tensor | None]
-"""L, with L L^T = E[k k^T] of a site and a ridge, in float64; None where it is not to be had cheaply."""
-
-
-def no_factor(site: Site, ridge: float) -> None:
-    """No factor is kept."""
-
-
-@runtime_checkable
-class SumsSolver(Protocol):
-    """A solver that needs only sums over the facts, so that their number does not matter."""
-
-    def __call__(
-        self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
-    ) -> Delta:
-        """As every solver."""
-        ...
-
-    def solve_sums(
-        self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
-    ) -> Delta:
-        """The update from R K^T and K K^T, in float64; both may be overwritten."""
-        ...
-
-
-THIN = 0.5
-"""Updates of a rank of up to so much of the smaller side are kept as factors."""
 SHARES: Mapping[str, Callable[[int], float]] = {"even": float, "sqrt": math.sqrt}
 """By what the residual is divided when so many critical layers are left, this one included."""
 
@@ -85,6 +55,7 @@ class SpreadWords(TypedDict, total=False):
 
     on_progress: Progress
     steps: dict[str, SpreadStep] | None
+    realized: dict[str, Realized] | None
     preserved: KeyPrompts | None
 
 
@@ -101,7 +72,7 @@ def spread(
     `solver` is asked once for each site, when the layers below have been changed. With several kinds, attention is
     written before the FFN of the same layer. The keys p_j of `preserved` are extra rows, of weight w =
     `keys.preserve_weight`, with a zero residual: K gets sqrt(w) p_j, whatever the solver. What each solve used is put
-    into `steps`.
+    into `steps`, and what share of a residual its weight realizes into `realized`.
 
     Raises:
         CovarianceError: an update cannot be solved for.
@@ -118,6 +89,7 @@ class _Spread:
     solver: Solver
     on_progress: Progress = silent
     steps: dict[str, SpreadStep] | None = None
+    realized: dict[str, Realized] | None = None
     preserved: KeyPrompts | None = None
 
     def run(self, model: EditableModel, writes: Sequence[Write]) -> dict[str, Delta]:
@@ -135,7 +107,9 @@ class _Spread:
                     site = model.site(write.kind, layer)
                     seen = streams.read(site, write.path, keys.average)
                     kept = _preserved(kept_streams, site, keys)
-                    delta = _of_main(_SiteUpdate(self, site, write, share, kept), seen)
+                    delta, realized = _of_main(_SiteUpdate(self, site, write, share, kept), seen)
+                    if self.realized is not None and realized is not None:
+                        self.realized[site.path] = realized
                     write_deltas(model, {site.path: delta})
                     deltas[site.path] = delta
                 self.on_progress("spread", number + 1, len(layers))
@@ -154,19 +128,23 @@ class _SiteUpdate:
     kept: Float[Tensor, "kept d_in"] | None
     """The keys whose output is to stay, each with the root of its weight."""
 
-    def solve(self, seen: Iterable[KeysSeen]) -> Delta:
+    def solve(self, seen: Iterable[KeysSeen]) -> tuple[Delta, Realized | None]:
         """Of facts too many for thin factors only the sums K K^T and R K^T are ever held."""
         rows = self.stage.prompts.facts + (0 if self.kept is None else len(self.kept))
         many = rows > THIN * min(self.site.d_out, self.site.d_in) and self.stage.steps is None
         solver = self.stage.solver
+        gauge = solver.gauge(self.site) if isinstance(solver, GaugedSolver) else None
         if isinstance(solver, SumsSolver) and many:
-            return solver.solve_sums(*self._sums(seen), self.site)
-        return self._from_rows(seen)
+            cross, key_sum = self._sums(seen, gauge)
+            solver, realized = _settled(solver, gauge, rows=False)
+            assert isinstance(solver, SumsSolver)
+            return solver.solve_sums(cross, key_sum, self.site), realized
+        return self._from_rows(seen, gauge)
 
     def _sums(
-        self, seen: Iterable[KeysSeen]
+        self, seen: Iterable[KeysSeen], gauge: Gauge | None
     ) -> tuple[Float[Tensor, "d_out d_in"], Float[Tensor, "d_in d_in"]]:
-        """R K^T and K K^T, in float64."""
+        """R K^T and K K^T, in float64; the gauge sees every chunk."""
         site, device = self.site, solving_device(self.site.device)
         key_sum = torch.zeros(site.d_in, site.d_in, dtype=torch.float64, device=device)
         cross = torch.zeros(site.d_out, site.d_in, dtype=torch.float64, device=device)
@@ -175,23 +153,33 @@ class _SiteUpdate:
             keys = part.keys.to(key_sum)
             key_sum.addmm_(keys.T, keys)
             cross.addmm_(residual.to(cross).T, keys, alpha=1 / self.share)
+            if gauge is not None:
+                gauge.see(keys)
         if self.kept is not None:
             kept = self.kept.to(key_sum)
             key_sum.addmm_(kept.T, kept)
         _check_read(site, key_sum, cross)
         return cross, key_sum
 
-    def _from_rows(self, seen: Iterable[KeysSeen]) -> Delta:
+    def _from_rows(self, seen: Iterable[KeysSeen], gauge: Gauge | None) -> tuple[Delta, Realized | None]:
         keys, current = _in_order(seen, self.stage.prompts.facts)
         residual = self.write.value.to(current) - current
         _check_read(self.site, keys, residual)
         if self.stage.steps is not None:
             self.stage.steps[self.site.path] = SpreadStep(keys, current, residual)
+        if gauge is not None:
+            gauge.see(keys)
+        solver, realized = _settled(self.stage.solver, gauge)
         if self.kept is None:
-            return self.stage.solver(residual / self.share, keys, self.site)
+            return solver(residual / self.share, keys, self.site), realized
         nothing = residual.new_zeros(len(self.kept), residual.shape[1])
         residuals = torch.cat([residual / self.share, nothing])
-        return _trimmed(self.stage.solver(residuals, torch.cat([keys, self.kept]), self.site))
+        return _trimmed(solver(residuals, torch.cat([keys, self.kept]), self.site)), realized
+
+
+def _settled(solver: Solver, gauge: Gauge | None, rows: bool = True) -> tuple[Solver, Realized | None]:
+    """The solver for one site, its weight settled by the leverages that the gauge has seen."""
+    return (solver, None) if gauge is None else gauge.solver(rows)
 
 
 def _preserved(
@@ -204,12 +192,20 @@ def _preserved(
     return torch.cat(parts) * math.sqrt(settings.preserve_weight)
 
 
-def _of_main(update: _SiteUpdate, seen: Iterable[KeysSeen]) -> Delta:
+def _of_main(update: _SiteUpdate, seen: Iterable[KeysSeen]) -> tuple[Delta, Realized | None]:
     """The update that the main process finds; the others only hand it the keys that they have seen."""
     if not processes.is_main():
         deque(seen, maxlen=0)
-    made = processes.tensors_of_main(lambda: update.solve(seen).tensors)
-    return Delta(made.get("left"), made.get("right"), made.get("dense"))
+
+    def solve() -> dict[str, Tensor]:
+        delta, realized = update.solve(seen)
+        numbers = [] if realized is None else [realized.weight, realized.leverage, realized.share]
+        return {**delta.tensors, "realized": torch.tensor(numbers, dtype=torch.float64)}
+
+    made = processes.tensors_of_main(solve)
+    numbers = cast("list[float]", made["realized"].tolist())
+    delta = Delta(made.get("left"), made.get("right"), made.get("dense"))
+    return delta, Realized(*numbers) if numbers else None
 
 
 def _trimmed(delta: Delta) -> Delta:
@@ -242,101 +238,3 @@ def _in_order(
     place = torch.tensor([index for part in parts for index in part.facts]).argsort()
     keys, current = torch.cat([part.keys for part in parts]), torch.cat([part.current for part in parts])
     return keys[place.to(keys.device)], current[place.to(current.device)]
-
-
-@dataclass(frozen=True)
-class LeastSquares:
-    """Delta = R K^T (lambda E[k k^T] + K K^T)^-1, from rows or from sums."""
-
-    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]]
-    weight: float
-    ridge: float
-    lower: LowerFactor = no_factor
-
-    def __call__(
-        self, residual: Float[Tensor, "fact d_out"], keys: Float[Tensor, "fact d_in"], site: Site
-    ) -> Delta:
-        """The update from rows; from the kept factor where there is one and the rows are few."""
-        if len(keys) <= THIN * min(site.d_out, site.d_in):
-            lower = self.lower(site, self.ridge)
-            if lower is not None:
-                return solve_few(residual, keys, lower, self.weight, site)
-        return solve(residual, keys, ridged(self.covariance(site), self.ridge), self.weight, site)
-
-    def solve_sums(
-        self, cross: Float[Tensor, "d_out d_in"], key_sum: Float[Tensor, "d_in d_in"], site: Site
-    ) -> Delta:
-        """The update from R K^T and K K^T."""
-        matrix = key_sum.add_(ridged(self.covariance(site), self.ridge), alpha=self.weight)
-        factor = _factor(matrix, self.weight, site)
-        dense = torch.cholesky_solve(cross.T, factor).T
-        return Delta(None, None, dense.to(_precise(site)).contiguous())
-
-
-def least_squares(
-    covariance: Callable[[Site], Float[Tensor, "d_in d_in"]],
-    weight: float,
-    ridge: float = 0.0,
-    lower: LowerFactor = no_factor,
-) -> Solver:
-    """The papers' solver; `covariance` gives E[k k^T] of a site in float64, one at a time in memory."""
-    return LeastSquares(covariance, weight, ridge, lower)
-
-
-def solve(
-    residual: Float[Tensor, "fact d_out"],
-    keys: Float[Tensor, "fact d_in"],
-    covariance: Float[Tensor, "d_in d_in"],
-    weight: float,
-    site: Site,
-) -> Delta:
-    """Delta = R K^T (lambda E[k k^T] + K K^T)^-1 by Cholesky in float64, as thin factors where they are smaller.
-
-    Raises:
-        CovarianceError: the matrix to be solved with is not positive definite.
-    """
-    keys, residual = keys.to(covariance), residual.to(covariance)
-    factor = _factor(weight * covariance + keys.T @ keys, weight, site)
-    if len(keys) > THIN * min(site.d_out, site.d_in):
-        dense = torch.cholesky_solve(keys.T @ residual, factor).T
-        return Delta(None, None, dense.to(_precise(site)).contiguous())
-    right = torch.cholesky_solve(keys.T, factor).T
-    return Delta.from_factors(residual.T, right, dtype=_precise(site))
-
-
-def solve_few(
-    residual: Float[Tensor, "fact d_out"],
-    keys: Float[Tensor, "fact d_in"],
-    lower: Float[Tensor, "d_in d_in"],
-    weight: float,
-    site: Site,
-) -> Delta:
-    """The same by Woodbury: Delta = R (I + K^T A^-1 K)^-1 K^T A^-1 with A = lambda L L^T.
-
-    What is factored is as large as the number of facts. `lower` is L, with L L^T = E[k k^T], the ridge included.
-
-    Raises:
-        CovarianceError: the numbers are out of all bounds.
-    """
-    keys, residual = keys.to(lower), residual.to(lower)
-    half = cast(Tensor, torch.linalg.solve_triangular(lower, keys.T, upper=False)) / math.sqrt(weight)
-    inside = half.T @ half
-    inside.diagonal().add_(1)
-    solved = cast(Tensor, torch.linalg.solve_triangular(lower.T, half, upper=True)) / math.sqrt(weight)
-    right = torch.cholesky_solve(solved.T, _factor(inside, weight, site))
-    return Delta.from_factors(residual.T, right, dtype=_precise(site))
-
-
-def _factor(matrix: Float[Tensor, "d_in d_in"], weight: float, site: Site) -> Float[Tensor, "d_in d_in"]:
-    factor, failed = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(matrix))
-    if int(failed) != 0 or not bool(factor.isfinite().all()):
-        raise CovarianceError(
-            f"The second moments of {site.path} are not positive definite, even with {weight} as "
-            "solve.covariance_weight and the facts' own keys added. They were measured on too few tokens, or the file "
-            "is damaged: collect them again from more text (`errata covariance collect --samples`)."
-        )
-    return factor
-
-
-def _precise(site: Site) -> torch.dtype:
-    return torch.promote_types(site.weight.dtype, torch.float32)

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from errata.edits import Edit, SettingValue
+from errata.edits import Edit, Realized, SettingValue
 from errata.errors import Collapsed, NoFactsLeft, SettingsError
 from errata.facts import Fact
 from errata.methods import NOT_FINITE, Changes, Method, Run
@@ -94,7 +94,7 @@ def run_steps(run: Run, facts: Sequence[Fact], strategy: Strategy, on_write: OnW
     steps = _Steps(run, strategy, Writer(run.model), on_write)
     with steps.writer.put_back():
         failed = steps.write_all(facts)
-    changes = Changes(steps.writer.total(), failed)
+    changes = Changes(steps.writer.total(), failed, realized=steps.realized)
     described = {**strategy.described(), "ended_by": steps.ended_by}
     return run.as_edit(facts, changes, described, steps.history)
 
@@ -143,6 +143,8 @@ class _Steps:
     history: list[Record] = field(default_factory=list[Record])
     earlier: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """The sum of k k^T over the facts of earlier batches, for the methods that want it."""
+    realized: dict[str, Realized] = field(default_factory=dict[str, Realized])
+    """What each weight of the first solve at a site amounts to."""
     ended_by: str | None = None
     """What was wrong with the write that was taken back, where one was."""
 
@@ -210,6 +212,7 @@ class _Steps:
                 break
             record: Record = {"write": len(self.history) + 1, "batch": number, "iteration": iteration}
             record |= self._measured(batch, changes) | health
+            self.realized = {**changes.realized, **self.realized}
             record["seconds"] = round(time.perf_counter() - began, 3)
             if changes.failed:
                 batch = batch.without(changes.failed)

@@ -22,6 +22,14 @@ class Knob:
     factor: float
     """By which it is multiplied for "strong", and divided for "gentle"."""
     meaning: str
+    share: bool = False
+    """Whether it is a share, whose odds share / (1 - share) are multiplied: lambda is then divided by the same."""
+
+    def turned(self, usual: float, strength: Strength) -> float:
+        """The value for a strength."""
+        factor = self.factor if strength == "strong" else 1 / self.factor
+        odds = factor * usual / (1 - usual) if self.share else 0.0
+        return round(odds / (1 + odds), 6) if self.share else usual * factor
 
 
 KNOBS = (
@@ -29,6 +37,12 @@ KNOBS = (
         "solve.covariance_weight",
         0.25,
         "how much all other text counts against the new facts: the less, the stronger",
+    ),
+    Knob(
+        "solve.realised_share",
+        4.0,
+        "how much of its change one write gives a fact: the more, the stronger",
+        share=True,
     ),
     Knob("solve.ridge", 0.25, "how much the size of the change counts against it: the less, the stronger"),
     Knob("values.clamp", 2.0, "how far the model's inner value of a fact may move: the more, the stronger"),
@@ -67,7 +81,7 @@ def choice(model: EditableModel, method: str, strength: Strength) -> Choice:
     if strength == "normal":
         words = f"{base} Strength normal leaves {setting} at {usual:g}. That is {knob.meaning}."
         return Choice(method, strength, {}, words)
-    value = usual * (knob.factor if strength == "strong" else 1 / knob.factor)
+    value = knob.turned(usual, strength)
     words = f"{base} Strength {strength} sets {setting} to {value:g} instead of {usual:g}. That is {knob.meaning}."
     return Choice(method, strength, {setting: value}, words)
 
@@ -75,7 +89,7 @@ def choice(model: EditableModel, method: str, strength: Strength) -> Choice:
 def _knob(settings: Mapping[str, object]) -> tuple[Knob | None, str]:
     """The first knob that a method has, and the path of its setting: at the first site where there are two."""
     for knob in KNOBS:
-        for name in settings:
-            if f".{name}".endswith(f".{knob.setting}"):
+        for name, value in settings.items():
+            if value is not None and f".{name}".endswith(f".{knob.setting}"):
                 return knob, name
     return None, ""

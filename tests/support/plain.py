@@ -203,6 +203,7 @@ def plain_target(
     preserve_weight: float = 1.0,
     preserve_rows: int = 4,
     lookup: str = "subject_last",
+    stop_probability: float | None = None,
 ) -> PlainTarget:
     """v* of one fact: METHODS.md, "Optimization stage" and "Neighbor-assisted editing", sentence by sentence."""
     modules = modules_of(model, layers[-1])
@@ -279,7 +280,9 @@ def plain_target(
         result.nll_factor.append(phi)
         result.nll_each.append([surprisal.item() for surprisal in surprisals])
         result.deltas.append({place: value.detach().clone() for place, value in delta.items()})
-        result.stop = why_stop(loss.item(), kl.item(), relax and on_top, last=step == steps - 1)
+        least = min(math.exp(-surprisal) for surprisal in result.nll_each[-1])
+        likely = stop_probability is not None and least >= stop_probability
+        result.stop = why_stop(loss.item(), kl.item(), relax and on_top, likely, last=step == steps - 1)
         if result.stop:
             break
         phi = nll_weight * 0.1 if relax and on_top else nll_weight
@@ -295,13 +298,15 @@ def plain_target(
     return result
 
 
-def why_stop(loss: float, kl: float, on_top: bool, last: bool) -> str:
+def why_stop(loss: float, kl: float, on_top: bool, likely: bool, last: bool) -> str:
     if not math.isfinite(loss):
         return "not finite"
     if loss < 0.05:
         return "loss"
     if on_top and kl <= 0.01:
         return "argmax and KL"
+    if likely:
+        return "probability"
     return "last step" if last else ""
 
 

@@ -67,6 +67,7 @@ CASES: dict[str, tuple[Sequence[Fact], dict[str, object], bool]] = {
     "KL at the end": (FACTS[1:3], {"kl_position": "end"}, False),
     "stops by loss": (EASY[1:], {**FAST, "nll_weight": 0.015, "decay": 0.0, "kl_weight": 0.0}, False),
     "stops by argmax and KL": (EASY[:2], {**FAST, "kl_weight": 0.004, **BOTH}, True),
+    "stops by probability": (EASY, {**FAST, "stop_probability": 0.06}, False),
     "relaxed phi": (EASY[:2], {**FAST, "kl_weight": 0.1, "learning_rate": 2.0, **BOTH}, True),
     "neighbors": (ASSISTED, {"neighbor_weight": 0.3, "neighbor_count": 2}, False),
     "neighbors behind a prefix": (ASSISTED, {"neighbor_weight": 1.0, "neighbor_prefix": True, **BOTH}, True),
@@ -339,6 +340,8 @@ def weights_of(model: EditableModel) -> dict[str, Tensor]:
         ({"optimize": ()}, "'values.optimize' must name one or more different places"),
         ({"optimize": ("ffn", "ffn")}, "different places of ('attention', 'ffn', 'block')"),
         ({"optimize": ("mlp",)}, "'values.optimize' is ('mlp',). It must be a list, each entry one of"),
+        ({"stop_probability": 1.0}, "'values.stop_probability' must lie between 0 and 1, or be none: 1.0"),
+        ({"stop_probability": 0.0}, "'values.stop_probability' must lie between 0 and 1"),
         ({"kl_position": "start"}, "one of 'subject', 'end'"),
     ],
 )

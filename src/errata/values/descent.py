@@ -219,6 +219,8 @@ class _Group:
     def ended(self, terms: Terms, relax: bool, last: bool) -> list[str]:
         """Why each fact stops now ("" goes on), and PMET's phi for the next pass."""
         reasons: list[str] = []
+        probability = self.settings.stop_probability
+        enough = -math.inf if probability is None else -math.log(probability)
         for fact, trace in enumerate(self.traces):
             loss, kl = trace.loss[-1], trace.kl[-1]
             on_top = relax and bool(terms.on_top[fact])
@@ -228,6 +230,8 @@ class _Group:
                 reasons.append("loss")
             elif on_top and kl <= KL_ENOUGH:
                 reasons.append("argmax and KL")
+            elif max(trace.nll_each[-1]) <= enough:
+                reasons.append("probability")
             else:
                 reasons.append("last step" if last else "")
         if relax:

@@ -53,6 +53,12 @@ class ValueSettings:
     )
     preserve_weight: float = field(default=1.0, metadata=about("Weight of those statements in the loss."))
     preserve_rows: int = field(default=4, metadata=about("Preserved statements per fact, at most."))
+    stop_probability: float | None = field(
+        default=None,
+        metadata=about(
+            "Probability per token of the target, behind every context, at which a fact stops; none: no such stop."
+        ),
+    )
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
@@ -69,6 +75,10 @@ class ValueSettings:
         for name in ("decay", "kl_weight", "nll_weight", "neighbor_weight", "preserve_weight"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"Setting {name!r} must be 0 or more: {getattr(self, name)}.")
+        if self.stop_probability is not None and not 0 < self.stop_probability < 1:
+            raise SettingsError(
+                f"Setting 'stop_probability' must lie between 0 and 1, or be none: {self.stop_probability}."
+            )
         if not self.optimize or len(set(self.optimize)) != len(self.optimize):
             raise SettingsError(
                 f"Setting 'optimize' must name one or more different places of {PLACES}: {self.optimize}."

@@ -109,6 +109,8 @@ def _own(site: ValueSite) -> dict[str, object]:
     own: dict[str, object] = asdict(site.values)
     own["optimise"] = own.pop("optimize")
     own["layers"] = site.layers[-1:]
+    if site.values.stop_probability is None:  # a setting that the first version did not have
+        del own["stop_probability"]
     if site.lookup != "subject_last":  # values that were kept before there was a choice stay known
         own["lookup"] = site.lookup
     return own

@@ -207,7 +207,9 @@ def test_the_command_shows_the_plan_and_writes_nothing(
     output = tmp_path / "edit"
     done = run("edit", world.model, "-f", world.facts, "--output", output, "--plan")
     assert done.exit_code == 0, done.output
-    assert "solve.covariance_weight" in done.stdout
+    assert "solve.realised_share" in done.stdout
+    assert "solve.covariance_weight" not in done.stdout, "of alternatives, the one that is set"
+    assert "known once the second moments are measured" in " ".join(done.stdout.split())
     assert "to be measured on" in " ".join(done.stdout.split())
     assert "Nothing was computed" in done.stderr
     assert not output.exists()
@@ -215,3 +217,35 @@ def test_the_command_shows_the_plan_and_writes_nothing(
     without = run("edit", world.model, "-f", world.facts)
     assert without.exit_code == 2
     assert "--output" in without.stderr
+
+
+@pytest.mark.parametrize("method", ["pmet", "two_site", "alphaedit"])
+def test_a_plan_says_what_its_weights_amount_to(moments: Moments, method: str) -> None:
+    """With fixed contexts and one layer per site, the same as the edit then records."""
+    model = tiny_model("gpt2")
+    folder = moments(model)
+    own = {**CASES[method].given(model), **({} if method == "two_site" else {"layers": [1]})}
+    request = EditRequest(TOGETHER, method, own, contexts=CONTEXTS, covariance=folder)
+    plan = prepare(model, request)
+    expected, edit = plan.realized(), plan.run()
+    assert expected.keys() == edit.realized.keys() == edit.deltas.keys()
+    first = next(iter(expected))
+    assert expected[first].share == pytest.approx(edit.realized[first].share, rel=1e-3)
+    assert prepare(model, EditRequest(TOGETHER, "memit")).realized() == {}
+
+
+def test_a_share_is_kept_with_the_edit_and_shown(tmp_path: Path, moments: Moments) -> None:
+    world = the_world()
+    folder, output = moments(errata.load(world.model)), tmp_path / "edit"
+    words = ["edit", world.model, "-f", world.facts, "--covariance", folder, "--set", "values.steps=3"]
+    words += ["--set", "layers=1-2", "--set", "solve.realised_share=0.6"]
+    planned = run(*words, "--plan", "--json")
+    assert planned.exit_code == 0, planned.output
+    realized = json.loads(planned.stdout)["realized"].values()
+    assert [one["share"] for one in realized] == [pytest.approx(0.6)] * 2
+    done = run(*words, "--output", output)
+    assert done.exit_code == 0, done.output
+    assert "One write realized 0.60 of the median fact's change" in " ".join(done.stdout.split())
+    kept = errata.load_edit(output)
+    assert [one.share for one in kept.realized.values()] == [pytest.approx(0.6)] * 2
+    assert kept.origin.settings["solve.covariance_weight"] is None

@@ -17,6 +17,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from errata.analysis.effects import GROUPS, KINDS, TITLES, Effects, average
+from errata.analysis.leverage import LeverageProfile
 from errata.analysis.locating import Located
 
 MAP = "Blues"
@@ -68,6 +69,26 @@ def draw_average(effects: Sequence[Effects], window: int, target: Path) -> None:
         top = max(value for rows in means.values() for row in rows for value in row if value == value)
         bar = _maps(figure, panels, means, (0.0, max(top, 1e-9)), list(GROUPS), window)
         bar.set_label("average indirect effect")
+        _save(figure, target)
+
+
+def draw_leverage(profile: LeverageProfile, target: Path) -> None:
+    """The leverage of the subjects' last tokens and of the others, block by block."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        axes = figure.subplots()
+        layers = [one.layer for one in profile.blocks]
+        curves = {
+            "subject's last token": [one.subject for one in profile.blocks],
+            "other tokens": [one.others for one in profile.blocks],
+            "prompt's last token": [one.last for one in profile.blocks],
+        }
+        for (name, values), (color, dash, marker) in zip(curves.items(), CURVES, strict=False):
+            axes.plot(layers, values, dash, color=color, marker=marker, markersize=3, label=name)
+        axes.set_yscale("log")
+        axes.set_xlabel("block")
+        axes.set_ylabel("leverage / width of the FFN")
+        axes.legend(frameon=False)
         _save(figure, target)
 
 

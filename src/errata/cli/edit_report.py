@@ -17,11 +17,13 @@ from errata.cli.tables import (
     counted,
     dropped_json,
     dropped_table,
+    realized_words,
     score_blocks,
     scores_json,
 )
 from errata.cli.terminal import Terminal
 from errata.results import Results
+from errata.runtime import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class EditReport:
         )
 
     def _show_details(self, terminal: Terminal) -> None:
+        if self.edit.realized:
+            terminal.show(Text(f"One write realized {realized_words(self.edit.realized)}."))
         if self.edit.history:
             terminal.show(repeating.history_table(self.edit.history))
         if self.edit.dropped:
@@ -86,6 +90,7 @@ class EditReport:
             "facts": len(edit.facts),
             "dropped": dropped_json(edit),
             "changes": {change.path: change.to_json() for change in changes},
+            "realized": to_json(edit.realized),
             "seconds": edit.measured["seconds"],
             "strategy": dict(origin.strategy),
             "history": [dict(write) for write in edit.history],

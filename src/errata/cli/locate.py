@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 import errata
-from errata.cli import options
+from errata.cli import options, profiling
 from errata.cli.inputs import check_output, load_model
 from errata.cli.tables import counted, percent, table
 from errata.cli.terminal import Terminal, session
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EPILOG = options.examples(
     "errata locate almanac --facts facts.jsonl --output located",
+    "errata locate almanac --facts facts.jsonl --leverage",
     "errata edit almanac --facts facts.jsonl --preset located/critical-layers.toml --output my-edit",
 )
 KEPT = "traces"
@@ -47,6 +48,14 @@ def locate(
     noise: Annotated[
         float, typer.Option(help="Of the noise, in standard deviations of the embeddings.")
     ] = 3.0,
+    leverage: Annotated[
+        bool,
+        typer.Option(
+            "--leverage",
+            help="Instead of tracing: how much the subjects' keys stand out in each block, from second moments alone.",
+        ),
+    ] = False,
+    covariance: options.Covariance = None,
     figures: Annotated[int, typer.Option(min=0, help="Draw so many facts at most.")] = 20,
     dtype: options.Dtype = None,
     device: options.Device = None,
@@ -67,6 +76,9 @@ def locate(
             check_extra()
         asked = errata.read_facts(facts)
         loaded = load_model(terminal, model, dtype, device, device_map)
+        if leverage:
+            profiling.show(terminal, loaded, asked, covariance, output)
+            return
         words: TraceWords = {"window": window, "noise": noise, "seed": seed}
         found = _trace(terminal, loaded, asked, noise_samples, words)
         if output is not None:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 import errata
 from errata.cli.bars import duration
-from errata.cli.tables import counted, table
+from errata.cli.tables import counted, realized_words, table
 from errata.cli.terminal import Terminal
+from errata.runtime import to_json
 
 if TYPE_CHECKING:
+    from errata.edits import Realized
     from errata.planning import Costs
 
 
 def show(terminal: Terminal, plan: errata.Plan) -> None:
     """Print the plan."""
-    costs = plan.costs()
+    costs, realized = plan.costs(), plan.realized()
     for note in plan.notes:
         terminal.note(note)
-    terminal.show(_summary(plan, costs))
+    terminal.show(_summary(plan, costs, realized))
     terminal.show(_settings(plan))
-    terminal.result(plan.described(costs))
+    terminal.result({**plan.described(costs), "realized": to_json(realized)})
     terminal.note("Nothing was computed. The same command without --plan makes the edit.")
 
 
-def _summary(plan: errata.Plan, costs: Costs) -> Table:
+def _summary(plan: errata.Plan, costs: Costs, realized: Mapping[str, Realized]) -> Table:
     made = table("Plan", "")
     facts = counted(len(plan.facts), "fact")
     asked = ", those that qualify" if plan.request.neighbors == "auto" else ""
@@ -39,6 +42,10 @@ def _summary(plan: errata.Plan, costs: Costs) -> Table:
         made.add_row("Texts per fact and step", texts)
     made.add_row("Contexts", plan.contexts_words)
     made.add_row("Second moments", plan.moments_words)
+    if realized:
+        made.add_row("One write realizes", realized_words(realized))
+    elif plan.method.solver is not None:
+        made.add_row("One write realizes", "known once the second moments are measured")
     made.add_row("Memory", f"about {costs.memory.whole / 1e9:.1f} GB")
     made.add_row("Time", _time(costs))
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
@@ -11,6 +12,22 @@ from rich.table import Table
 import errata
 from errata.results import REGISTRY, Phase, Results, Score, TableRow, classic_groups
 from errata.runtime import to_json
+
+if TYPE_CHECKING:
+    from errata.edits import Realized
+
+
+def realized_words(realized: Mapping[str, Realized]) -> str:
+    """How much of its change the median fact gets from one solve, over all weights that are written."""
+    shares, weights = ([getattr(one, name) for one in realized.values()] for name in ("share", "weight"))
+    return f"{_between(shares, '.2f')} of the median fact's change (lambda {_between(weights, '.3g')})"
+
+
+def _between(values: Sequence[float], form: str) -> str:
+    """0.80, or 0.25 to 0.31."""
+    low, high = (format(value, form) for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
 
 PHASES: tuple[Phase, ...] = ("before", "after")
 

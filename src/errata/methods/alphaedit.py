@@ -273,6 +273,7 @@ METHOD = Method(
     check=check,
     moments=written_sites,
     sites=lambda settings: (settings,),
+    solver=_Solver,
     run=alphaedit,
     earlier_keys="always",
 )

@@ -198,6 +198,8 @@ class Method(Generic[S]):
     """All blocks that are written."""
     sites: Callable[[S], tuple[EditSite, ...]] = no_sites
     """The sites whose values are optimized, in the order in which they are written."""
+    solver: Callable[[Task, Any], Solver] | None = None
+    """Of one of those sites, where its weight can be measured from the facts' keys alone."""
     contexts: Callable[[EditableModel, int], tuple[str, ...]] = sample_contexts
     """The prefixes where the user gives none, from a seed."""
     context_count: int = 6
@@ -235,10 +237,10 @@ def write_targets(
         NoFactsLeft: no fact has a value.
         CovarianceError: the second moments cannot be solved with.
     """
-    return share_out(task, targets, site, place_of, _solver(task, site))
+    return share_out(task, targets, site, place_of, site_solver(task, site))
 
 
-def _solver(task: Task, site: SiteSettings) -> Solver:
+def site_solver(task: Task, site: SiteSettings) -> Solver:
     """R K^T (lambda E[k k^T] + K_p K_p^T + K K^T)^-1; MEMIT's eq. 14, with the keys K_p where the task holds them.
 
     The ridge stays a share of E[k k^T] alone: with the earlier keys in it, it would grow from edit to edit. So does a

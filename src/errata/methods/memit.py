@@ -6,6 +6,7 @@ from errata.methods.base import (
     SiteSettings,
     Task,
     check_block_value,
+    site_solver,
     write_targets,
     written_sites,
 )
@@ -39,6 +40,7 @@ METHOD = Method(
     check=check,
     moments=written_sites,
     sites=lambda settings: (settings,),
+    solver=site_solver,
     run=memit,
     earlier_keys="on request",
 )

@@ -6,6 +6,7 @@ from errata.methods.base import (
     SiteSettings,
     Task,
     check_places,
+    site_solver,
     write_targets,
     written_sites,
 )
@@ -38,6 +39,7 @@ METHOD = Method(
     check=check,
     moments=written_sites,
     sites=lambda settings: (settings,),
+    solver=site_solver,
     run=pmet,
     earlier_keys="on request",
 )

@@ -12,15 +12,15 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from errata.edits import Dropped, Edit, EditOrigin, SettingValue
+from errata.edits import Dropped, Edit, EditOrigin, Realized, SettingValue
 from errata.errors import CovarianceError
 from errata.facts import Fact
-from errata.methods.base import Changes, Method, Task
+from errata.methods.base import Changes, Method, SharedSite, Task, written_sites
 from errata.models import EditableModel, Site
 from errata.moments import Factors, read_moment
 from errata.runtime import Progress
 from errata.settings import Preset, flatten
-from errata.solve import no_factor
+from errata.solve import GaugedSolver, KeyPrompts, no_factor
 from errata.values import Outcome
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,38 @@ class Run:
 
         `since` is the ledger's mark from before the first write of a strategy; by default, the mark now.
         """
-        task = Task(
+        return self.method.run(self._task(facts, known, earlier, since), self.settings)
+
+    def realized(self, facts: Sequence[Fact]) -> dict[str, Realized]:
+        """What the weight of each solve amounts to, by module path, from the keys of these facts as the weights stand.
+
+        A run writes lower layers first, which moves the keys of higher ones a little: close, not the same.
+        """
+        if self.method.solver is None:
+            return {}
+        found: dict[str, Realized] = {}
+        task = self._task(facts)
+        for own in self.method.sites(self.settings):
+            solver = self.method.solver(task, own)
+            prompts = KeyPrompts.of(self.model, facts, self.contexts, own.lookup, own.keys.templates)
+            if not (isinstance(solver, GaugedSolver) and isinstance(own, SharedSite)):
+                continue
+            for site in written_sites(self.model, own):
+                gauge = solver.gauge(site)
+                gauge.see(prompts.keys(site, own.keys.average))
+                one = gauge.solver()[1]
+                if one is not None:
+                    found[site.path] = one
+        return found
+
+    def _task(
+        self,
+        facts: Sequence[Fact],
+        known: Mapping[int, Outcome] | None = None,
+        earlier: Mapping[str, Float[Tensor, "d_in d_in"]] | None = None,
+        since: int | None = None,
+    ) -> Task:
+        return Task(
             model=self.model,
             facts=facts,
             contexts=self.contexts,
@@ -70,7 +101,6 @@ class Run:
             hold=self.hold,
             since=self.model.ledger.mark if since is None else since,
         )
-        return self.method.run(task, self.settings)
 
     def as_edit(
         self,

@@ -32,6 +32,7 @@ from errata.methods.base import (
     Task,
     check_block_value,
     check_places,
+    site_solver,
     written_sites,
 )
 from errata.methods.memit import memit
@@ -139,6 +140,7 @@ METHOD = Method(
     moments=sites,
     layers=lambda settings: (*settings.early.layers, *settings.late.layers),
     sites=lambda settings: (settings.early, settings.late),
+    solver=site_solver,
     run=two_site,
     earlier_keys="on request",
 )

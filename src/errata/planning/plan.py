@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import Unpack
 
-from errata.edits import Edit
+from errata.edits import Edit, Realized
 from errata.errors import FactError
 from errata.facts import Fact, contradictions
 from errata.methods import EditSite, Method, Run, method_named, settings_for
@@ -23,6 +23,8 @@ from errata.runtime import Progress, processes, silent
 from errata.settings import Preset, alternatives_to, dotted, flatten, load_presets
 from errata.strategies import run_steps
 
+FEW = 32
+"""Facts whose keys say what the weights of a plan amount to."""
 AT_ONCE = 256
 """Facts whose texts are checked together."""
 
@@ -216,6 +218,37 @@ class Plan:
         work = Work(self.model, self.method, self.settings, self.facts, contexts, self.request.strategy)
         return work.costs()
 
+    def realized(self) -> dict[str, Realized]:
+        """What the weight of each solve amounts to, by module path, from the keys of the first few facts.
+
+        A short pass over their prompts, behind the request's own contexts or behind none. Empty where the method has no
+        such weight, or second moments have still to be measured.
+
+        Raises:
+            CovarianceError: the second moments are damaged.
+        """
+        if self.request.covariance is not None:
+            folder = Path(self.request.covariance)
+        elif self.moment_sites and not missing_moments(self.model, self.moment_sites, self.recipe):
+            folder = ensure(self.model, self.moment_sites, self.recipe)
+        else:
+            return {}
+        return self._run(self.contexts or ("",), folder, silent).realized(self.facts[:FEW])
+
+    def _run(self, contexts: tuple[str, ...], moments: Path | None, on_progress: Progress) -> Run:
+        return Run(
+            model=self.model,
+            method=self.method,
+            settings=self.settings,
+            preset=self.preset,
+            contexts=contexts,
+            moments=moments,
+            covariance=str(self.request.covariance or moments.name) if moments else "",
+            seed=self.request.seed,
+            keep_in=Path(self.request.keep_in) if self.request.keep_in else None,
+            on_progress=on_progress,
+        )
+
     def described(self, costs: Costs) -> dict[str, object]:
         """The plan for programs."""
         return {
@@ -267,19 +300,7 @@ class Plan:
         contexts = tuple(processes.agreed(contexts))
         plan._check_rows(contexts)
         moments = plan._measured_moments(on_progress)
-        run = Run(
-            model=plan.model,
-            method=plan.method,
-            settings=plan.settings,
-            preset=plan.preset,
-            contexts=contexts,
-            moments=moments,
-            covariance=str(plan.request.covariance or moments.name) if moments else "",
-            seed=plan.request.seed,
-            keep_in=Path(plan.request.keep_in) if plan.request.keep_in else None,
-            on_progress=on_progress,
-        )
-        return Settled(plan, run, neighbors)
+        return Settled(plan, plan._run(contexts, moments, on_progress), neighbors)
 
     def run(self, on_progress: Progress = silent, on_write: Callable[[int], None] | None = None) -> Edit:
         """Make the edit: one write, or all writes of the strategy. `on_write` is called after each of the latter.

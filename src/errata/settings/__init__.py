@@ -1,13 +1,14 @@
 """The settings of methods: how they are built from presets and from what the user sets, and checked. No torch."""
 
 from errata.settings.alternatives import alternatives_to, overlaid
-from errata.settings.layer_rules import layers_by_rule
+from errata.settings.layer_rules import RULE_BLOCKS, layers_by_rule
 from errata.settings.method_presets import Preset, Presets, load_presets, method_names
 from errata.settings.old_names import old_name
 from errata.settings.preset_files import SUFFIX
 from errata.settings.schema import Setting, about, build, dotted, flatten, parse_assignments, settings_of
 
 __all__ = [
+    "RULE_BLOCKS",
     "SUFFIX",
     "Preset",
     "Presets",

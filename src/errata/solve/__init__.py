@@ -3,7 +3,7 @@
 from errata.solve.earlier import earlier_key_sum, key_sum
 from errata.solve.keys import CHUNK, ELEMENTS, KeyPrompts, KeyStreams
 from errata.solve.least_squares import THIN, LeastSquares, LowerFactor, least_squares, no_factor
-from errata.solve.leverage import Solver, leverages, realized, share_of, weight_for
+from errata.solve.leverage import GaugedSolver, Solver, leverages, realized, share_of, weight_for
 from errata.solve.settings import (
     KeySettings,
     LeastSquaresSettings,
@@ -18,6 +18,7 @@ __all__ = [
     "CHUNK",
     "ELEMENTS",
     "THIN",
+    "GaugedSolver",
     "KeyPrompts",
     "KeySettings",
     "KeyStreams",

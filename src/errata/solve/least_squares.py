@@ -106,7 +106,7 @@ class LeastSquaresGauge:
                 "from more text (`errata covariance collect --samples`), or set solve.covariance_weight."
             )
         kept = self.kept if rows else None
-        return replace(self.of, weight=weight, share=None, lower=lambda site, ridge: kept), measured
+        return replace(self.of, weight=weight, share=None, lower=_always(kept)), measured
 
     def _computed(self) -> Tensor | None:
         if self._own is None:
@@ -114,6 +114,13 @@ class LeastSquaresGauge:
             factor, failed = cast("tuple[Tensor, Tensor]", torch.linalg.cholesky_ex(moment))
             self._own = factor if int(failed) == 0 and bool(factor.isfinite().all()) else None
         return self._own
+
+
+def _always(kept: Tensor | None) -> LowerFactor:
+    def lower(site: Site, ridge: float) -> Tensor | None:
+        return kept
+
+    return lower
 
 
 def least_squares(

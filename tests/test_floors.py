@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("strategies", "analysis", "almanac"),
     ("planning",),
+    ("calibrate",),
     ("experiments",),
     ("report",),
     ("web",),

@@ -9,6 +9,7 @@ import typer
 import errata
 from errata.cli import (
     apply,
+    calibrate,
     covariance,
     demo,
     edit,
@@ -75,6 +76,7 @@ app.command("diff", epilog=stack.DIFF_EPILOG)(stack.diff)
 app.command("web", epilog=web.EPILOG)(web.web)
 app.command("reproduce", epilog=reproduce.EPILOG)(reproduce.reproduce)
 app.command("tasks", epilog=tasks.EPILOG)(tasks.tasks)
+app.command("calibrate", epilog=calibrate.EPILOG)(calibrate.calibrate)
 app.command("locate", epilog=locate.EPILOG)(locate.locate)
 app.add_typer(facts_app, name="facts")
 app.add_typer(covariance_app, name="covariance")

@@ -24,6 +24,7 @@ from errata.models import EditableModel
 from errata.planning import EditRequest, find_neighbors, kept_values, prepare
 from errata.results import GROUPS, Results, load_results
 from errata.runtime import Progress, atomic_file, silent, to_json
+from errata.settings import DEFAULT
 from errata.strategies import Strategy
 
 logger = logging.getLogger(__name__)
@@ -259,7 +260,7 @@ def _make(
         facts,
         cell.row.method,
         cell.row.settings,
-        preset=cell.preset,
+        preset=cell.preset or DEFAULT,  # published numbers, whatever the user has calibrated
         strategy=strategy,
         keep_in=kept_values(),
         seed=cell.request.seed,

@@ -52,10 +52,12 @@ def settings_for(
 ) -> tuple[Any, Preset]:
     """The settings of a run: the preset that fits the model (or is named), and over it what is given.
 
+    A calibrated preset of the user for these weights fits best.
+
     Raises:
         UnknownSetting, SettingsError: as `errata.settings` tells.
     """
-    found = load_presets(method).for_model(model.name, model.layers, preset)
+    found = load_presets(method).for_model(model.name, model.layers, preset, lambda: model.fingerprint)
     if found.rule is not None and not found.by_rule <= dotted(given).keys():
         logger.warning("%s", found.rule)
     settings = method_named(method).settings

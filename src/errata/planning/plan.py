@@ -66,8 +66,9 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
     """
     method = method_named(request.method)
     _check_facts(request)
-    published = load_presets(request.method).for_model(model.name, model.layers, request.preset).values
-    over = {**dotted(request.settings), **option_settings(request, published)}
+    presets = load_presets(request.method)
+    found = presets.for_model(model.name, model.layers, request.preset, lambda: model.fingerprint)
+    over = {**dotted(request.settings), **option_settings(request, found.values)}
     settings, preset = settings_for(model, request.method, over, request.preset)
     _check_layers(model, settings)
     method.check(model, settings)

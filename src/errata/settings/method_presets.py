@@ -9,8 +9,9 @@ from typing import Any
 from errata.errors import UnknownSetting
 from errata.settings.alternatives import overlaid
 from errata.settings.layer_rules import LAYER_RULES
-from errata.settings.preset_files import SUFFIX, read_preset_file, short_name
+from errata.settings.preset_files import SUFFIX, PresetFile, read_preset_file, short_name
 from errata.settings.schema import dotted, unknown
+from errata.settings.user_presets import CALIBRATED, DEFAULT, Fingerprint, find_user_preset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,8 +54,13 @@ class Presets:
     layer_rules: Mapping[str, str] = field(default_factory=lambda: SEVERAL)
     """Which of `LAYER_RULES` chooses the layers of a model without a preset, by the path of the setting."""
 
-    def for_model(self, name: str, layer_count: int, preset: str | None = None) -> Preset:
+    def for_model(
+        self, name: str, layer_count: int, preset: str | None = None, fingerprint: Fingerprint | None = None
+    ) -> Preset:
         """The preset of that name; without a name the first one of the model; for a model without one, the rule.
+
+        With a `fingerprint` of the model, a calibrated preset of the user for these weights goes before all others;
+        "calibrated" names it, and "default" what the model has without it.
 
         The rule also chooses the layers where a preset that is named leaves them out. A model is known by the last
         part of its id or folder in lower case: `Almanac` and `models/almanac` are one. A `preset` that ends in .toml is
@@ -62,12 +68,24 @@ class Presets:
 
         Raises:
             UnknownSetting: the method has no preset named `preset`.
-            SettingsError: the file of presets cannot be read.
+            SettingsError: the file of presets cannot be read, or is for other weights.
         """
+        base = self._published(name, layer_count)
         if preset is not None and preset.endswith(SUFFIX):
-            return self._from_file(Path(preset), self.for_model(name, layer_count), name)
-        if preset is not None:
+            read = self._read(Path(preset))
+            read.check_model(name, fingerprint() if fingerprint and read.fingerprint else None)
+            return _over(base, read, preset)
+        own = None
+        if preset in (None, CALIBRATED) and fingerprint is not None:
+            own = find_user_preset(self.method, name, fingerprint, self._read)
+        if own is not None:
+            return _over(base, own, own.name)
+        if preset is not None and preset != DEFAULT:
             return self._with_layers(self.named(preset, name), name, layer_count)
+        return base
+
+    def _published(self, name: str, layer_count: int) -> Preset:
+        """What the model has without a preset of the user's own."""
         for candidate in self.presets:
             if candidate.is_for(name):
                 return candidate
@@ -80,6 +98,11 @@ class Presets:
             UnknownSetting: there is none.
         """
         rows = [candidate for candidate in self.presets if candidate.name == preset]
+        if not rows and preset == CALIBRATED:
+            raise UnknownSetting(
+                f"There is no calibrated preset of {self.method} for the model {model!r}. `errata calibrate MODEL "
+                f"--method {self.method}` makes one."
+            )
         if not rows:
             names = dict.fromkeys(candidate.name for candidate in self.presets)
             raise UnknownSetting(unknown(f"{self.method} preset", preset, names))
@@ -97,17 +120,8 @@ class Presets:
         )
         return replace(preset, values={**preset.values, **layers}, rule=rule, by_rule=frozenset(missing))
 
-    def _from_file(self, path: Path, base: Preset, model: str) -> Preset:
-        read = read_preset_file(path, self.method, method_names(), tables_of_settings())
-        read.check_model(model)
-        return replace(
-            base,
-            name=read.name,
-            source=read.source,
-            values=overlaid(base.values, read.values),
-            rule=None if base.rule is None else f"For what {path} leaves out: {base.rule}",
-            by_rule=base.by_rule.difference(read.values),
-        )
+    def _read(self, path: Path) -> PresetFile:
+        return read_preset_file(path, self.method, method_names(), tables_of_settings())
 
     def _by_rule(self, name: str, layer_count: int) -> Preset:
         layers = self._layers(self.layer_rules, layer_count)
@@ -142,6 +156,19 @@ class Presets:
             f"({LAYER_RULES[self.layer_rules[name]].words})."
             for name, chosen in layers.items()
         )
+
+
+def _over(base: Preset, read: PresetFile, where: str) -> Preset:
+    """The preset with the values of a file over its own; a rule is mentioned only where it chose something still."""
+    by_rule = base.by_rule.difference(read.values)
+    return replace(
+        base,
+        name=read.name,
+        source=read.source,
+        values=overlaid(base.values, read.values),
+        rule=None if base.rule is None else f"For what {where} leaves out: {base.rule}",
+        by_rule=by_rule,
+    )
 
 
 MATTER_MOST = (

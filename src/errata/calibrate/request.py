@@ -37,6 +37,8 @@ class CalibrationRequest:
     trials: int | None = None
     """Trials in all, at most."""
     covariance: str | os.PathLike[str] | None = None
+    texts: Sequence[str] | None = None
+    """Plain texts whose perplexity is bounded; default: Errata's own, for the embedded model text of its world."""
     seed: int = 0
 
     def __post_init__(self) -> None:

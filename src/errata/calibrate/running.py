@@ -11,6 +11,7 @@ from errata.almanac import corpus_texts, world_facts
 from errata.calibrate.exam import Exam
 from errata.calibrate.familiar import familiar_facts, plain_texts
 from errata.calibrate.journal import BudgetSpent, Clock, Journal
+from errata.calibrate.moments import measure_ahead
 from errata.calibrate.objective import Measures, score
 from errata.calibrate.pool import Pool, find_pool
 from errata.calibrate.presets import preset_text
@@ -82,7 +83,7 @@ class _Calibration:
         own = dotted(request.settings)
         rules = load_presets(request.method).layer_rules
         space = Space(flatten(settings), model.layers, rules, frozenset(own))
-        texts = _texts(model)
+        texts = _texts(model, request)
         contexts = method.contexts(model, request.seed)
         journal = Journal.of(_digest(model, request, space, pool, (texts, contexts)))
         clock = journal.clock()
@@ -91,6 +92,8 @@ class _Calibration:
 
     def run(self, on_trial: OnTrial) -> Calibration:
         """Search, and ask the held-out facts."""
+        if self.request.covariance is None:
+            measure_ahead(self.model, self.request.method, self.space, self.on_progress)
         exam = Exam.of(self.model, self.pool.development, self.texts, self.on_progress)
         trials = self.journal.trials()
         if not trials:
@@ -228,7 +231,9 @@ def _candidates(model: EditableModel, request: CalibrationRequest) -> Sequence[F
     return familiar_facts(request.seed)
 
 
-def _texts(model: EditableModel) -> tuple[str, ...]:
+def _texts(model: EditableModel, request: CalibrationRequest) -> tuple[str, ...]:
+    if request.texts is not None:
+        return tuple(request.texts)
     if model.name == ALMANAC:
         return tuple(corpus_texts(0, ALMANAC_TEXTS, held_out=True))
     return plain_texts()

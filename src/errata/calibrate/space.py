@@ -28,7 +28,7 @@ Settings = Mapping[str, object]
 SHARE, WEIGHT, RIDGE = "solve.realised_share", "solve.covariance_weight", "solve.ridge"
 SHARES = (0.5, 0.7, 0.85, 0.95, 0.3)
 """Shares of a residual that are tried first."""
-DIVISORS = (10.0, 3.0, 30.0, 100.0, 300.0)
+DIVISORS = (10.0, 1 / 3, 100.0, 3.0, 1 / 10)
 """Weights of other text that are tried first, as parts of the one that the method comes with."""
 DEPTHS = {
     "several": (0.2, 0.35, 0.5, 0.1, 0.65),
@@ -90,6 +90,15 @@ class Space:
         ]
         return StageSpace((*strength, *own), tuple(_alternating(points)))
 
+    def layer_points(self) -> list[Settings]:
+        """All settings as the method comes, and with each other choice of layers that the search may try."""
+        knobs = self._layers(self.base)
+        widest = [
+            Knob(knob.name, tuple(_window(number, min(number + 1, max(WIDTHS))) for number in _lasts(knob)))
+            for knob in knobs
+        ]
+        return [self.base, *({**self.base, knob.name: choice} for knob in widest for choice in knob.choices)]
+
     def _named(self, ending: str, settings: Settings | None = None) -> list[str]:
         """The settings that end so and may be searched."""
         return [
@@ -107,7 +116,7 @@ class Space:
         weights = [*self._named(WEIGHT), *self._named(RIDGE)]
         values = {name: float(str(self.base[name])) for name in weights}
         knobs = tuple(
-            Knob(name, low=_rounded(value / 1000), high=_rounded(3 * value), log=True)
+            Knob(name, low=_rounded(value / 1000), high=_rounded(30 * value), log=True)
             for name, value in values.items()
             if value > 0
         )
@@ -165,6 +174,11 @@ def _numbers(layers: object) -> tuple[int, ...]:
         first, _, last = layers.partition("-")
         return tuple(range(int(first), int(last or first) + 1))
     return tuple(cast("Sequence[int]", layers))
+
+
+def _lasts(knob: Knob) -> list[int]:
+    """Where the windows of a knob end."""
+    return [_numbers(choice)[-1] for choice in knob.choices]
 
 
 def _window(last: int, width: int) -> str:

@@ -26,7 +26,7 @@ def trial(number: int, stage: str, settings: dict[str, object], score: float) ->
 
 def history(search: Search, stages: tuple[Stage, ...], upto: int = 99) -> list[Trial]:
     """A search to its end, where a gentler write into later layers is better."""
-    trials = [trial(0, BASE, {}, 0.0)]
+    trials = [trial(0, BASE, {}, -14000.0)]
     for stage in stages:
         while len(trials) < upto and (proposal := search.propose(trials, stage)) is not None:
             weight = float(str(proposal.settings.get("early.solve.covariance_weight", 15000.0)))
@@ -40,7 +40,9 @@ def test_stages_have_their_room_and_no_point_is_tried_twice() -> None:
         assert sum(one.stage == stage for one in trials) <= TRIALS[stage]
     settings = [dict(one.settings) for one in trials]
     assert all(one not in settings[:number] for number, one in enumerate(settings))
-    strengths = [one.settings["early.solve.covariance_weight"] for one in trials if one.stage == "strength"]
+    strengths = [
+        one.settings.get("early.solve.covariance_weight") for one in trials if one.stage == "strength"
+    ]
     assert strengths[0] == 1500.0
     assert (
         abs(

@@ -20,11 +20,11 @@ from errata.calibrate.search import BASE, Search, best_of
 from errata.calibrate.space import STAGES, TIME, Space, Stage
 from errata.errors import ErrataError
 from errata.facts import Apart, Fact
-from errata.methods import method_named, settings_for
+from errata.methods import method_named
 from errata.models import ALMANAC, EditableModel
 from errata.planning import EditRequest, prepare
 from errata.runtime import Progress, atomic_file, digest_of, silent, to_json
-from errata.settings import DEFAULT, Preset, dotted, flatten, load_presets
+from errata.settings import DEFAULT, Preset, build, dotted, flatten, load_presets
 
 VERSION = 1
 """Of how trials are made and measured: raised when their numbers change, so that old ones are not found any more."""
@@ -77,12 +77,13 @@ class _Calibration:
         """Choose the facts, and find the journal of an earlier run."""
         began = time.monotonic()
         method = method_named(request.method)
-        settings, preset = settings_for(model, request.method, request.settings, DEFAULT)
+        presets = load_presets(request.method)
+        preset = presets.for_model(model.name, model.layers, DEFAULT)
+        settings = build(method.settings, preset.values, request.settings)
         method.check(model, settings)
         pool = find_pool(model, _candidates(model, request), request, on_progress)
         own = dotted(request.settings)
-        rules = load_presets(request.method).layer_rules
-        space = Space(flatten(settings), model.layers, rules, frozenset(own))
+        space = Space(flatten(settings), model.layers, presets.layer_rules, frozenset(own))
         texts = _texts(model, request)
         contexts = method.contexts(model, request.seed)
         journal = Journal.of(_digest(model, request, space, pool, (texts, contexts)))

@@ -12,7 +12,14 @@ from errata.cli.app import app
 from errata.facts.fact import fact_from_json
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/quickstart.md", "docs/facts.md", "docs/covariance.md", "docs/locate.md")
+PAGES = (
+    "README.md",
+    "docs/quickstart.md",
+    "docs/facts.md",
+    "docs/covariance.md",
+    "docs/locate.md",
+    "docs/calibrate.md",
+)
 COMMAND = re.compile(r"^(?:    )?errata ((?!-)[^`#\n]+)", re.MULTILINE)
 
 

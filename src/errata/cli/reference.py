@@ -33,6 +33,7 @@ COMMANDS = (
     "web",
     "reproduce",
     "tasks",
+    "calibrate",
     "locate",
     "facts check",
     "facts neighbors",

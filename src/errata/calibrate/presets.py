@@ -12,7 +12,7 @@ from typing import cast
 from errata.calibrate.objective import Measures
 from errata.calibrate.request import Calibration
 from errata.runtime import atomic_file
-from errata.settings import ABOUT, CALIBRATED, user_preset_path
+from errata.settings import ABOUT, CALIBRATED, alternatives_to, user_preset_path
 
 HEAD = "# Written by `errata calibrate`. It is used by itself for the model with this fingerprint.\n"
 
@@ -47,8 +47,9 @@ def calibrated_text(found: Calibration) -> str:
 
 
 def preset_text(method: str, values: Mapping[str, object]) -> str:
-    """The settings of a method as its table of a file of presets."""
-    return f"[{method}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
+    """The settings of a method as its table of a file of presets; of alternatives the one that has a value."""
+    own = {name: value for name, value in values.items() if value is not None or not alternatives_to(name)}
+    return f"[{method}]\n" + "".join(f"{name} = {_toml(value)}\n" for name, value in own.items())
 
 
 def _about(found: Calibration) -> dict[str, object]:

@@ -109,20 +109,18 @@ class Space:
 
     def _strength(self) -> tuple[tuple[Knob, ...], tuple[Mapping[str, Value], ...]]:
         """How strongly values are written: a share of the residual where the method has one, else a weight."""
-        shares = self._named(SHARE)
-        if shares:
-            knobs = tuple(Knob(name, low=0.1, high=0.99) for name in shares)
-            return knobs, tuple(dict.fromkeys(shares, share) for share in SHARES)
-        weights = [*self._named(WEIGHT), *self._named(RIDGE)]
-        values = {name: float(str(self.base[name])) for name in weights}
-        knobs = tuple(
+        shares, weights = self._named(SHARE), [*self._named(WEIGHT), *self._named(RIDGE)]
+        values = {name: value for name in weights if (value := float(str(self.base[name]))) > 0}
+        knobs = [Knob(name, low=0.1, high=0.99) for name in shares]
+        knobs += [
             Knob(name, low=_rounded(value / 1000), high=_rounded(30 * value), log=True)
             for name, value in values.items()
-            if value > 0
-        )
-        names = [knob.name for knob in knobs]
-        points = [{name: _rounded(values[name] / part) for name in names} for part in DIVISORS if names]
-        return knobs, tuple(points)
+        ]
+        points = [
+            {**dict.fromkeys(shares, share), **{name: _rounded(values[name] / part) for name in values}}
+            for share, part in zip(SHARES, DIVISORS, strict=True)
+        ]
+        return tuple(knobs), tuple(points if knobs else ())
 
     def _layers(self, anchor: Settings) -> tuple[Knob, ...]:
         """Windows as wide as the anchor's, at other depths."""

@@ -60,10 +60,7 @@ def known_facts(
     asked = unanswerable = 0
     for start in range(0, len(facts), FACTS_AT_ONCE):
         chunk = facts[start : start + FACTS_AT_ONCE]
-
-        def report(_stage: str, done: int, total: int, start: int = start, size: int = len(chunk)) -> None:
-            on_progress(STAGE, start + size * done // total, len(facts))
-
+        report = _Counting(on_progress, start, len(chunk), len(facts))
         for fact, right in zip(chunk, _says(model, chunk, start, journal, report), strict=True):
             asked += right is not None
             unanswerable += right is None
@@ -75,6 +72,19 @@ def known_facts(
             break
     journal.close()
     return Known(tuple(known), asked, unanswerable)
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """Progress of a round of facts, told as progress over all of them."""
+
+    on_progress: Progress
+    start: int
+    size: int
+    all: int
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        self.on_progress(stage, self.start + self.size * done // total, self.all)
 
 
 def _says(

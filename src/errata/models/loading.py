@@ -1,9 +1,13 @@
-"""Loading a model: a hub id, a local folder, or `almanac`, the model that ships with Errata. Safetensors only."""
+"""Loading a model: a hub id, a local folder, a GGUF file, or `almanac`, the model that ships with Errata.
+
+Of folders and the hub safetensors are read, no pickles.
+"""
 
 import json
 import os
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 
 from errata.errors import CheckpointError, ModelError, UnknownArchitecture
 from errata.models.architectures import Architecture, architecture_for
+from errata.models.gguf import GgufFile, damaged, is_gguf, open_gguf
 from errata.models.model import EditableModel
 from errata.runtime import processes
 
@@ -45,29 +50,32 @@ def load(
 ) -> EditableModel:
     """Load a causal LM and its tokenizer, frozen and in evaluation mode.
 
+    A `.gguf` file is dequantized; its SHA-256 is the model's revision. Needs the extra `gguf`.
     `dtype` is a name ("float64", "float32", "bfloat16", "float16") or a torch dtype; by default the checkpoint's
     own, except that half precision is widened to float32 on the CPU. `device_map` goes to transformers as it is.
 
     Raises:
         CheckpointError: nothing there, files or weights missing or cut off, or pickle files alone.
+        MissingExtra: the package gguf is not installed, for a GGUF file.
         UnknownArchitecture: the family is not in `errata/architectures.py`.
         ModelError: the dtype or the device cannot be, the tokenizer has no offsets, or the weights are quantized.
     """
     name = str(id_or_path)
     device = processes.own_device(str(device)) if device is not None else None
     _check_device(device, device_map)
-    folder = _local_folder(name)
-    if folder is not None:
-        _check_folder(folder)
-    source = str(folder) if folder is not None else name
-    config = _read_config(source, name)
+    checkpoint = _Checkpoint.of(name)
+    if checkpoint.folder is not None and checkpoint.gguf is None:
+        _check_folder(checkpoint.folder)
+    config = _read_config(checkpoint.source, name)
     architecture = architecture_for(config.model_type)
     wanted = _resolve_dtype(dtype, config, device, device_map)
-    tokenizer = _read_tokenizer(source, name)
-    model = _read_weights(source, name, wanted, device_map)
+    tokenizer = _read_tokenizer(checkpoint.source, name)
+    model = _read_weights(checkpoint, config, wanted, device_map)
     if device is not None and device_map is None:
         cast(nn.Module, model).to(torch.device(device))
     revision = cast("str | None", getattr(model.config, "_commit_hash", None))
+    if checkpoint.gguf is not None:
+        revision = checkpoint.gguf.revision
     return _frozen(model, tokenizer, architecture, name, revision)
 
 
@@ -79,8 +87,7 @@ def read_config(id_or_path: str | os.PathLike[str]) -> PretrainedConfig:
         UnknownArchitecture: transformers does not know the family.
     """
     name = str(id_or_path)
-    folder = _local_folder(name)
-    return _read_config(name if folder is None else str(folder), name)
+    return _read_config(_Checkpoint.of(name).source, name)
 
 
 def from_parts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> EditableModel:
@@ -101,8 +108,7 @@ def load_without_weights(id_or_path: str | os.PathLike[str]) -> EditableModel:
             tokenizer are read.
     """
     name = str(id_or_path)
-    folder = _local_folder(name)
-    source = str(folder) if folder is not None else name
+    source = _Checkpoint.of(name).source
     config = _read_config(source, name)
     architecture = architecture_for(config.model_type)
     with torch.device("meta"):
@@ -159,6 +165,29 @@ def _check_device(device: str | torch.device | None, device_map: str | dict[str,
         ) from error
 
 
+@dataclass(frozen=True)
+class _Checkpoint:
+    """Where a model is read from: a folder, a GGUF file with the folder of what was converted, or the hub."""
+
+    name: str
+    folder: Path | None = None
+    gguf: GgufFile | None = None
+
+    @classmethod
+    def of(cls, name: str) -> "_Checkpoint":
+        """The checkpoint that a name means."""
+        path = Path(name).expanduser()
+        if name != ALMANAC and path.is_file() and is_gguf(path):
+            gguf = open_gguf(path)
+            return cls(name, gguf.folder, gguf)
+        return cls(name, _local_folder(name))
+
+    @property
+    def source(self) -> str:
+        """What transformers is asked for."""
+        return self.name if self.folder is None else str(self.folder)
+
+
 def _local_folder(name: str) -> Path | None:
     if name == ALMANAC:
         if not almanac_folder().is_dir():
@@ -171,7 +200,7 @@ def _local_folder(name: str) -> Path | None:
         return path
     if path.exists():
         raise CheckpointError(
-            f"{name} is a file. Give the folder that holds config.json and model.safetensors."
+            f"{name} is a file. Give the folder that holds config.json and model.safetensors, or a .gguf file."
         )
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise CheckpointError(f"There is no folder {name}. Give a local folder, a hub id, or 'almanac'.")
@@ -268,18 +297,25 @@ def _read_tokenizer(source: str, name: str) -> PreTrainedTokenizerBase:
 
 
 def _read_weights(
-    source: str, name: str, dtype: torch.dtype, device_map: str | dict[str, str | int] | None
+    checkpoint: _Checkpoint,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    device_map: str | dict[str, str | int] | None,
 ) -> PreTrainedModel:
+    name, gguf = checkpoint.name, checkpoint.gguf
+    # Of a GGUF file the configuration is known; of all others transformers reads it itself.
+    words: dict[str, object] = {} if gguf is None else {**gguf.reading, "config": config}
     try:
         with _default_dtype(dtype):
             loaded = AutoModelForCausalLM.from_pretrained(
-                source,
+                checkpoint.source,
                 dtype="auto" if dtype == torch.float64 else dtype,
                 device_map=device_map,
                 use_safetensors=True,
                 trust_remote_code=False,
                 ignore_mismatched_sizes=True,  # refused below, with a better message
                 output_loading_info=True,
+                **words,
             )
     except (OSError, SafetensorError) as error:
         text = str(error)
@@ -287,6 +323,8 @@ def _read_weights(
             raise CheckpointError(_conversion_advice(name)) from error
         raise CheckpointError(f"The weights of {name} cannot be read: {text}") from error
     except ValueError as error:
+        if gguf is not None:
+            raise damaged(name, error) from error
         raise ModelError(f"{name} cannot be loaded: {error}") from error
     model, report = cast("tuple[PreTrainedModel, dict[str, Collection[object]]]", loaded)
     _check_complete(report, name)

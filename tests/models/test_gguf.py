@@ -67,7 +67,7 @@ def test_an_edit_says_which_file_it_was_made_for(file: Path, moments: Moments, t
     settings = {**SETTINGS, "values.steps": 1}
     edit = errata.edit(model, FACTS[:1], "memit", settings, covariance=moments(model), contexts=("",))
     edit.save(tmp_path / "edit")
-    origin = json.loads((tmp_path / "edit" / "edit.json").read_text())["origin"]
+    origin = json.loads((tmp_path / "edit" / "edit.json").read_text())
     assert (origin["model"], origin["revision"]) == (str(file), model.revision)
     assert errata.load_edit(tmp_path / "edit").origin.revision == model.revision
 

@@ -13,7 +13,8 @@ LOADING = "Loading the model"
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="A hub id, a local folder, or 'almanac', the model that ships with Errata."
+        metavar="MODEL",
+        help="A hub id, a local folder, a .gguf file (extra: gguf), or 'almanac', the model that ships with Errata.",
     ),
 ]
 EditFolder = Annotated[

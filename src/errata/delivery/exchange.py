@@ -40,8 +40,13 @@ def to_peft(
     lossy = any(one.lost for one in cuts.values())
     shown = replace(edit, measured=measured if measured is not None else {} if lossy else edit.measured)
     with exported(folder, card_of(shown), shown.about(), "peft", cut_notes(cuts)) as aside:
-        write_adapter(aside, cuts, sites, edit.origin.model, edit.origin.revision)
+        write_adapter(aside, cuts, sites, edit.origin.model, _hub_revision(edit.origin.revision))
     return cuts
+
+
+def _hub_revision(revision: str | None) -> str | None:
+    """What PEFT may ask the hub for: the digest of a file is nothing to the hub."""
+    return None if revision is None or revision.startswith("sha256:") else revision
 
 
 def card_of(edit: Edit) -> Card:

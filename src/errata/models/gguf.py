@@ -95,7 +95,7 @@ def _check_header(path: Path) -> str:
         (version,) = cast("tuple[int]", struct.unpack("<I", start[4:]))
         if version not in VERSIONS:
             raise CheckpointError(
-                f"{path} has GGUF version {version}, and Errata reads {' and '.join(map(str, VERSIONS))}, little-endian. "
+                f"{path} has GGUF version {version}, and little-endian {' and '.join(map(str, VERSIONS))} can be read. "
                 "Convert the model again with a current llama.cpp."
             )
         digest.update(start)

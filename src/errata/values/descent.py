@@ -298,7 +298,9 @@ def _clean_log_p(
     """log P_0 of the next token after each row that is to be preserved."""
     rows = batch.rows_of("preserve")
     if not len(rows):
-        return torch.zeros(0, len(model.tokenizer), dtype=dtype, device=batch.fact.device)
+        # Not len(model.tokenizer): the head may have more rows than there are tokens, or less.
+        vocabulary = cast(int, model.model.config.get_text_config().vocab_size)
+        return torch.zeros(0, vocabulary, dtype=dtype, device=batch.fact.device)
     tokens = batch.tokens.rows(rows)
     with unedited(), torch.no_grad():
         logits = model.logits_at(tokens, torch.arange(len(rows)), tokens.mask.sum(dim=1) - 1)

@@ -96,7 +96,7 @@ def _check_header(path: Path) -> str:
         if version not in VERSIONS:
             raise CheckpointError(
                 f"{path} has GGUF version {version}, and little-endian {' and '.join(map(str, VERSIONS))} can be read. "
-                "Convert the model again with a current llama.cpp."
+                "Convert the model again with current tools."
             )
         digest.update(start)
         while block := file.read(BLOCK):

@@ -69,7 +69,7 @@ def _whole_head(
             logits = resumed.model.model(
                 input_ids=ids, past_key_values=cache, use_cache=cache is not None
             ).logits
-        found.append(cast(Tensor, logits)[local, positions[read] - part.start])
+        found.append(cast(Tensor, logits)[local, positions[read] - part.start[local]])
         order.append(read)
     return torch.cat(found)[torch.cat(order).argsort()]
 

@@ -30,6 +30,8 @@ from errata.models import EditableModel
 from errata.passes import EncodedRow, encode_rows, encode_text, kl_rows, rewrite_rows
 from errata.values import Place
 
+SHARES: Mapping[str, Callable[[int], float]] = {"even": float, "sqrt": lambda left: left**0.5}
+"""By what the residual is divided when so many layers are left."""
 TEXTS_AT_ONCE = 128
 """Prompts of a batch where keys and values are read."""
 TEXTS_SORTED = 100
@@ -54,8 +56,10 @@ class Values:
 # --- optimization ----------------------------------------------------------------------------------
 
 
-def optimize(model: EditableModel, fact: Fact, contexts: Sequence[str], settings: SiteSettings) -> Values:
-    """v* of one fact (PMET's program), with PMET's rule for phi."""
+def optimize(
+    model: EditableModel, fact: Fact, contexts: Sequence[str], settings: SiteSettings, relax: bool = True
+) -> Values:
+    """v* of one fact (PMET's program); `relax` says whether PMET's rule for phi is in force."""
     rows = encode_rows(model, [*rewrite_rows([fact], contexts), *kl_rows([fact])])
     ids, mask = _padded([row.text.ids for row in rows], model)
     at = torch.tensor([row.lookup for row in rows], device=ids.device)
@@ -86,7 +90,7 @@ def optimize(model: EditableModel, fact: Fact, contexts: Sequence[str], settings
             delta[place].norm() / initial[place].norm() ** 2 for place in delta
         )
         loss = nll + kl + decay
-        on_top = bool(((log_p.argmax(dim=2) == targets) | ~wanted).all())
+        on_top = relax and bool(((log_p.argmax(dim=2) == targets) | ~wanted).all())
         learnt = float(loss.detach()) < 0.05 or (on_top and float(kl.detach()) <= 0.01)
         if learnt or step == settings.values.steps - 1:
             break
@@ -163,11 +167,12 @@ def spread(
     covariance: Callable[[int], Float[Tensor, "d_in d_in"]],
     settings: SiteSettings,
 ) -> dict[int, Float[Tensor, "d_out d_in"]]:
-    """Delta of the FFN of every critical layer, from v* of m^L; the weights are put back."""
+    """Delta of the FFN of every critical layer, from v*; the weights are put back."""
     rows = encode_rows(model, rewrite_rows(facts, contexts))
     prompts = [row.text.ids[: len(row.text.ids) - len(row.text.target) + 1] for row in rows]
     at = [row.lookup for row in rows]
-    several, last = len(contexts), _place_path(model, "ffn", settings.layers[-1])
+    place: Place = "block" if settings.values.optimize == ("block",) else "ffn"
+    several, last = len(contexts), _place_path(model, place, settings.layers[-1])
     deltas: dict[int, Tensor] = {}
     with ExitStack() as restored:
         for number, layer in enumerate(settings.layers):
@@ -176,8 +181,10 @@ def spread(
             keys = ((each[:, 0] + each[:, 1:].mean(dim=1)) / 2).double()
             current = _read(model, prompts[::several], at[::several], last, "output")
             residual = (values.to(current) - current).double()
-            left = (len(settings.layers) - number) ** 0.5
-            matrix = keys.T @ keys + settings.solve.covariance_weight * covariance(layer).double()
+            left = SHARES[settings.spread.share](len(settings.layers) - number)
+            weight = settings.solve.covariance_weight
+            assert weight is not None, "the published programs have lambda"
+            matrix = keys.T @ keys + weight * covariance(layer).double()
             deltas[layer] = (residual / left).T @ keys @ torch.linalg.inv(matrix)
             restored.enter_context(_restored(site.weight))
             with torch.no_grad():

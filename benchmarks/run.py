@@ -4,6 +4,7 @@
 
 STAGE is optimization, spread, covariance, evaluation or edit. Both programs do the same work on the same model (random
 weights, GPT-2's real tokenizer, facts of CounterFact), in turn (A B A B), and their results are compared.
+`--model FOLDER` takes a checkpoint instead; its floor counts FFNs of two matrices, too few where they are gated.
 `--shipped-only` measures Errata alone, for several numbers of facts: for large models on a GPU. docs/speed.md says what
 the numbers mean and what they were.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from floor import Rates, Size
 from levers import levers
-from shapes import SHAPES, Bench, describe, make_bench, make_texts
+from shapes import SHAPES, Bench, checkpoint_bench, describe, make_bench, make_texts
 from stages import STAGES, TOLERANCE, Stage, make_stage, with_facts
 from timing import Measured, Spent, alternate, peak_memory, repeat, rounded, start_memory
 
@@ -34,15 +35,7 @@ def main(given: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     facts = 2 if arguments.tiny else {"covariance": 1, "spread": 100}.get(arguments.stage, 8)
     counts = arguments.facts or [facts]
-    bench = make_bench(
-        arguments.shape,
-        arguments.tiny,
-        max(counts),
-        arguments.steps,
-        arguments.device,
-        arguments.dtype,
-        arguments.data_dir,
-    )
+    bench = _bench(arguments, max(counts))
     row: dict[str, Any] = {"stage": arguments.stage, **describe(bench)}
     with tempfile.TemporaryDirectory() as folder:
         arguments.folder = Path(folder)
@@ -174,6 +167,20 @@ def _by_round(ours: Measured[Any], theirs: Measured[Any], stage: Stage) -> list[
     return [rounded(b.cpu / a.cpu * scale) for a, b in zip(ours.rounds, theirs.rounds, strict=True)]
 
 
+def _bench(arguments: argparse.Namespace, facts: int) -> Bench:
+    if arguments.model:
+        return checkpoint_bench(arguments.model, arguments.method, facts, arguments.steps, arguments.data_dir)
+    return make_bench(
+        arguments.shape,
+        arguments.tiny,
+        facts,
+        arguments.steps,
+        arguments.device,
+        arguments.dtype,
+        arguments.data_dir,
+    )
+
+
 def _stage(arguments: argparse.Namespace, bench: Bench) -> Stage:
     texts = _texts(arguments, bench)
     return make_stage(arguments.stage, bench, texts, arguments.folder, arguments.published_facts)
@@ -197,6 +204,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tiny", action="store_true", help="a tiny model, as a trial")
     parser.add_argument("--shape", choices=SHAPES, default="gpt2-small")
+    parser.add_argument("--model", type=Path, help="a checkpoint's folder instead of a shape (float32, CPU)")
+    parser.add_argument("--method", choices=["pmet", "memit"], default="pmet", help="with --model")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--shipped-only", action="store_true", help="Errata alone")

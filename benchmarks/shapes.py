@@ -6,7 +6,7 @@ import json
 import random
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -23,10 +23,10 @@ from transformers import (
 
 from errata.almanac import almanac_path, corpus_texts, world_facts
 from errata.facts import Fact, read_facts
-from errata.methods import SiteSettings
-from errata.models import EditableModel, from_parts
+from errata.methods import SiteSettings, settings_for
+from errata.models import EditableModel, from_parts, load
 from errata.solve import KeySettings, LeastSquaresSettings, SpreadSettings
-from errata.values import ValueSettings
+from errata.values import Place, ValueSettings
 
 Shape = Literal["gpt2-small", "gpt-j"]
 SHAPES: tuple[Shape, ...] = ("gpt2-small", "gpt-j")
@@ -55,11 +55,23 @@ class Bench:
     """One model, what to write into it, and how."""
 
     model: EditableModel
-    shape: Shape
+    shape: str
+    """Its name, or that of the checkpoint's folder."""
     facts: tuple[Fact, ...]
     contexts: tuple[str, ...]
     settings: SiteSettings
     tiny: bool
+    method: str = "pmet"
+
+    @property
+    def relax(self) -> bool:
+        """Whether PMET's rule for phi is in force."""
+        return self.method == "pmet"
+
+    @property
+    def place(self) -> Place:
+        """Whose value is written."""
+        return "ffn" if self.method == "pmet" else "block"
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -101,6 +113,20 @@ def make_bench(
         solve=LeastSquaresSettings(covariance_weight=20000.0),
     )
     return Bench(model, shape, tuple(chosen), CONTEXTS, settings, tiny)
+
+
+def checkpoint_bench(folder: Path, method: str, facts: int, steps: int, data: Path) -> Bench:
+    """The model of a folder with a method's settings; lambda is a number, as the published programs have it.
+
+    Raises:
+        FileNotFoundError: the data lie somewhere else.
+    """
+    model = load(folder)
+    settings, _ = settings_for(model, method, {"values.steps": steps}, None)
+    assert isinstance(settings, SiteSettings), "a method with one site"
+    settings = replace(settings, solve=LeastSquaresSettings(covariance_weight=15000.0))
+    chosen = tuple(counterfact(data, facts))
+    return Bench(model, folder.name, chosen, CONTEXTS, settings, tiny=False, method=method)
 
 
 def _config(shape: Shape, tiny: bool, words: int) -> PretrainedConfig:

@@ -23,7 +23,7 @@ from errata.passes import encode_rows, encode_text
 from errata.results import Record, Results
 from errata.settings import flatten
 from errata.solve import KeyPrompts, Write, least_squares, spread
-from errata.values import Targets, optimize_targets, rows_for
+from errata.values import Targets, optimize_targets, place_path, rows_for
 
 TOLERANCE = {"float64": 1e-8, "float32": 1e-3}
 """The largest difference between the two programs, relative to the size of what is compared."""
@@ -73,10 +73,10 @@ def _optimization(bench: Bench, few: Sequence[Fact]) -> Stage:
     model, settings = bench.model, bench.settings
 
     def shipped() -> Targets:
-        return optimize_targets(model, bench.facts, bench.contexts, settings, relax=True)
+        return optimize_targets(model, bench.facts, bench.contexts, settings, relax=bench.relax)
 
     def plain() -> list[published.Values]:
-        return [published.optimize(model, fact, bench.contexts, settings) for fact in few]
+        return [published.optimize(model, fact, bench.contexts, settings, bench.relax) for fact in few]
 
     def difference(ours: Targets, theirs: Sequence[published.Values]) -> float:
         return max(
@@ -104,9 +104,9 @@ def optimization_work(bench: Bench, targets: Targets) -> Work:
 
 
 def _spread(bench: Bench) -> Stage:
-    model, settings, last = bench.model, bench.settings, bench.layers[-1]
+    model, settings = bench.model, bench.settings
     inputs = SpreadInputs(bench)
-    path = model.site("ffn", last).path
+    path = place_path(model, bench.place, bench.layers[-1])
 
     def shipped() -> dict[str, Delta]:
         prompts = KeyPrompts.of(model, bench.facts, bench.contexts)
@@ -143,7 +143,7 @@ class SpreadInputs:
         """v* of m^L: the clean value and a change of the same size."""
         model, bench = self.bench.model, self.bench
         prompts = KeyPrompts.of(model, bench.facts, bench.contexts[:1])
-        clean = prompts.values(model.site("ffn", bench.layers[-1]).path)
+        clean = prompts.values(place_path(model, bench.place, bench.layers[-1]))
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         return clean + 0.5 * noise.to(clean) * clean.norm(dim=1, keepdim=True) / clean.shape[1] ** 0.5
 
@@ -260,11 +260,15 @@ def _edit(bench: Bench, folder: Path) -> Stage:
     shapes: list[Targets] = []
 
     def shipped() -> Edit:
-        return errata.edit(model, bench.facts, "pmet", values, contexts=bench.contexts, covariance=folder)
+        return errata.edit(
+            model, bench.facts, bench.method, values, contexts=bench.contexts, covariance=folder
+        )
 
     def plain() -> dict[str, Tensor]:
-        found = [published.optimize(model, fact, bench.contexts, settings) for fact in bench.facts]
-        wanted = torch.stack([one.value("ffn") for one in found])
+        found = [
+            published.optimize(model, fact, bench.contexts, settings, bench.relax) for fact in bench.facts
+        ]
+        wanted = torch.stack([one.value(bench.place) for one in found])
         deltas = published.spread(
             model, bench.facts, bench.contexts, wanted, lambda layer: inputs.moment, settings
         )
@@ -275,7 +279,7 @@ def _edit(bench: Bench, folder: Path) -> Stage:
 
     def work(ours: object) -> Work:
         if not shapes:
-            shapes.append(optimize_targets(model, bench.facts, bench.contexts, settings, relax=True))
+            shapes.append(optimize_targets(model, bench.facts, bench.contexts, settings, relax=bench.relax))
         return optimization_work(bench, shapes[0]) + spread_work(bench)
 
     count = len(bench.facts)

@@ -11,7 +11,7 @@ from errata.errors import OutOfMemory, PromptTooLong, SettingsError
 from errata.facts.fact import Fact
 from errata.facts.probes import Neighbor
 from errata.models.model import EditableModel
-from errata.passes import memory
+from errata.passes import clean, memory, resume
 from errata.passes.prompts import batch_rows, encode_rows
 from errata.passes.resume import Resumed
 from errata.values import targets as targets_module
@@ -129,6 +129,24 @@ def test_the_plain_version_agrees_in_float64(family: str, case: str) -> None:
     for index in range(len(facts)):
         assert_same(found, index, plain[index], 1e-9)
     assert_shown(case, model, found)
+
+
+@pytest.mark.parametrize("case", ["stops by argmax and KL", "the rest of the subject"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_are_resumed_at_different_tokens_agree_in_float64(
+    family: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts, values, relax = CASES[case]
+    model, settings = tiny_model(family, "float64"), settings_of(**values)
+    assert not resume.aligns(model), "in float64 the last bits of a row do not depend on others"
+    assert resume.aligns(tiny_model(family, "float32"))
+    monkeypatch.setattr(resume, "aligns", lambda _: True)
+    monkeypatch.setitem(clean.PASS_TOKENS, "cpu", 0)  # contexts are run once however few rows have them
+    with double_throughout(model):
+        found = optimize_targets(model, facts, CONTEXTS, settings, relax=relax, record_deltas=True)
+        plain = [plain_target(model, fact, CONTEXTS, **value_words(settings), relax=relax) for fact in facts]
+    for index in range(len(facts)):
+        assert_same(found, index, plain[index], 1e-9)
 
 
 def assert_shown(case: str, model: EditableModel, found: Targets) -> None:
@@ -283,16 +301,23 @@ def test_progress_counts_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [("optimization", done, 3) for done in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_that_are_left_of_a_part_go_on_as_before(family: str) -> None:
+def test_rows_that_are_left_of_a_part_go_on_as_before(
+    family: str, aligned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "aligns", lambda _: aligned)
     model = tiny_model(family, "float32")
     batch = batch_rows(model, encode_rows(model, rows_for(FACTS, CONTEXTS, settings_of().values)))
     last = batch.tokens.mask.sum(dim=1) - 1
     resumed = Resumed.of(model, batch, 1, last, inside=True)
-    assert any(part.lookup is not None and len(part.lookup.unique()) > 1 for part in resumed.parts)
+    assert any(len(batch.lookup[part.rows].unique()) > 1 for part in resumed.parts)
     for part in resumed.parts:
         assert part.lookup is not None
-        earliest = part.rows[part.lookup == part.lookup.min()]
+        assert (len(part.lookup.unique()) == 1) or not aligned
+        lookup = part.start + part.lookup
+        assert torch.equal(lookup, batch.lookup[part.rows])
+        earliest = part.rows[lookup == lookup.min()]
         left = resumed.keep(earliest).logits_at(torch.arange(len(earliest)), last[earliest], lambda _: {})
         tokens = batch.tokens.rows(earliest)
         assert_agree(

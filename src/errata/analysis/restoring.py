@@ -81,7 +81,13 @@ class _Group:
             entering = self.noised[path][fact * self.noise.shape[1] + sample]
             if entering_too:
                 entering = _put(entering, self.clean[path], fact, token)
-        part = Part(runs, 0, Tokens(self.tokens.ids[fact], self.tokens.mask[fact]), entering, None)
+        part = Part(
+            runs,
+            torch.zeros_like(runs),
+            Tokens(self.tokens.ids[fact], self.tokens.mask[fact]),
+            entering,
+            None,
+        )
         resumed = Resumed(self.model, entry, self.tuples, (part,))
         with torch.no_grad():
             logits = resumed.logits_at(runs, self.last[fact], lambda _: changes)

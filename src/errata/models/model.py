@@ -4,6 +4,7 @@ The hooks here are the only ones in Errata. They know the known traps: a block's
 families and a tuple in some, and inputs may arrive as keyword arguments.
 """
 
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Tokens:
 
     ids: Int[Tensor, "row seq"]
     mask: Bool[Tensor, "row seq"]
+    earlier: Int[Tensor, " row"] | None = None
+    """Tokens of each row that come before, at the right end of the cache; None where that is all of the cache."""
 
     def rows(self, index: Int[Tensor, " chosen"]) -> "Tokens":
         """The chosen rows, cut to the longest of them."""
@@ -81,6 +84,11 @@ class EditableModel:
     def max_length(self) -> int:
         """The longest input in tokens that the configuration allows."""
         return int(getattr(self.model.config, "max_position_embeddings", None) or 2**31 - 1)
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether a pass can be told the position of each token (`Tokens.earlier`)."""
+        return "position_ids" in inspect.signature(self.model.forward).parameters
 
     @property
     def parallel(self) -> bool:
@@ -281,8 +289,14 @@ class EditableModel:
         ids = tokens.ids.to(self.device)
         before = 0 if cache is None else cache.get_seq_length()
         mask = torch.ones(len(ids), before + ids.shape[1], dtype=torch.long, device=ids.device)
+        words: dict[str, Tensor] = {}
+        if tokens.earlier is not None:  # every token sees itself at least: what is masked spreads no NaN
+            earlier = tokens.earlier.to(ids.device)[:, None]
+            mask[:, :before] = torch.arange(before, device=ids.device) >= before - earlier
+            positions = earlier + torch.arange(ids.shape[1], device=ids.device)
+            words["position_ids"] = positions.clamp(max=self.max_length - 1)
         out = self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=cache is not None, **words
         )
         return cast(Tensor, out.logits)
 

@@ -73,11 +73,19 @@ def cache_rows(cache: Cache, chosen: Int[Tensor, " chosen"], entry: int = 0) -> 
     return part
 
 
-def forget(layer: CacheLayer) -> None:
-    """Free the tensors of a block that is never run again; their shape still tells how many tokens came before."""
-    _hollow(layer, layer.keys.shape, layer.values.shape, layer.keys)
+def hold(layer: CacheLayer, keys: Tensor, values: Tensor) -> None:
+    """Put keys and values [row, head, token, d] in the place of what the layer holds."""
+    layer.keys, layer.values, layer.is_initialized = keys, values, True
+
+
+def hollow(layer: CacheLayer, rows: int, tokens: int) -> None:
+    """Of a block that is never run again: a shape alone, which tells how many tokens came before."""
+    keys, values = (
+        held.new_zeros(1).expand(rows, held.shape[1], tokens, held.shape[3])
+        for held in (layer.keys, layer.values)
+    )
+    hold(layer, keys, values)
 
 
 def _hollow(layer: CacheLayer, keys: torch.Size, values: torch.Size, like: Tensor) -> None:
-    layer.keys, layer.values = like.new_zeros(1).expand(keys), like.new_zeros(1).expand(values)
-    layer.is_initialized = True
+    hold(layer, like.new_zeros(1).expand(keys), like.new_zeros(1).expand(values))

@@ -71,7 +71,8 @@ def facts_at_once(
 ) -> int:
     """How many a batch holds where `workers` batches run side by side in each of `processes` processes.
 
-    A power of two, so that a little more or less of free memory gives the same batches, and so the same bytes."""
+    What fits is a power of two, so that a little more or less of free memory gives the same batches, and so the same
+    bytes; where several batches run side by side, none has more facts than its share."""
     if not rows_of:
         return 1
     largest = max(bytes_of_fact(model, rows, layer) for rows in rows_of)
@@ -80,4 +81,4 @@ def facts_at_once(
     sharing = workers if device.type == "cuda" else workers * processes
     fitting = max(1, int(budget / sharing / largest))
     share = MOST if workers == 1 else -(-len(rows_of) // workers)
-    return min(MOST, 1 << (fitting.bit_length() - 1), 1 << (share - 1).bit_length())
+    return min(MOST, 1 << (fitting.bit_length() - 1), share)

@@ -18,13 +18,21 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
-from transformers import Cache, DynamicCache
+from transformers import Cache
 
 from errata.models import SHORTEST, Change, EditableModel, StopForward, Tokens
-from errata.passes.bypass import bypassed, cache_rows, forget, fresh, layers_of
-from errata.passes.prompts import PASS_TOKENS, PASS_TOKENS_ELSEWHERE, PromptBatch
+from errata.passes.bypass import bypassed, cache_rows, fresh
+from errata.passes.clean import Cut, clean_passes, shared_beginnings, token_window
+from errata.passes.prompts import (
+    PASS_TOKENS,
+    PASS_TOKENS_ELSEWHERE,
+    TOKENS_IN_CACHE,
+    PromptBatch,
+    like_lengths,
+)
 
+MOST_TOKENS = 2**14
+"""Of a clean pass at once, padding included, on devices that have no tighter bound."""
 ChangesOf = Callable[["Part"], Mapping[str, Change]]
 """The changes of module outputs for the rows of a part, of which only the tokens from `start` on are run."""
 
@@ -35,8 +43,8 @@ class Part:
 
     rows: Int[Tensor, " part"]
     """Their numbers in the batch."""
-    start: int
-    """The first token that is run again."""
+    start: Int[Tensor, " part"]
+    """The first token of each row that is run again."""
     tokens: Tokens
     """The tokens from `start` on."""
     entering: Float[Tensor, "part run d_model"] | None
@@ -56,7 +64,12 @@ class Part:
         return replace(
             self,
             rows=rows,
-            tokens=Tokens(self.tokens.ids[chosen], self.tokens.mask[chosen]),
+            start=self.start[chosen],
+            tokens=Tokens(
+                self.tokens.ids[chosen],
+                self.tokens.mask[chosen],
+                None if self.tokens.earlier is None else self.tokens.earlier[chosen],
+            ),
             entering=None if self.entering is None else self.entering[chosen.to(self.entering.device)],
             cache=None if self.cache is None else cache_rows(self.cache, chosen),
             lookup=None if self.lookup is None else self.lookup[chosen],
@@ -85,14 +98,35 @@ class Resumed:
         nowhere else; otherwise they are at the output of the block below. `last` is the last position that is read of
         each row: nothing behind it is ever run.
         """
-        tuples = False
+        aligned = aligns(model)
+        ends = last + 1
+        start = batch.lookup if aligned else torch.zeros_like(last)
+        groups = _alike(batch.lookup - start, last - start)
+        kept = [max(0, entry - 1), *([entry] if inside else [])]
+        shared = shared_beginnings(batch.tokens, batch.lookup) if aligned else torch.zeros_like(last)
+        clean_groups = _of_like_length(ends - shared) if aligned else groups
+        passes = clean_passes(model, batch.tokens, clean_groups, ends, kept, entry, shared)
         parts: list[Part] = []
-        for rows in _alike(batch.lookup, last):
-            end = int(last[rows].max()) + 1
-            tokens = Tokens(batch.tokens.ids[rows, :end], batch.tokens.mask[rows, :end])
-            part, tuples = _clean_pass(model, tokens, rows, batch.lookup[rows], entry, inside)
-            parts.append(part)
-        return cls(model, entry, tuples, tuple(parts))
+        for rows in groups:
+            first = start[rows] if aligned else batch.lookup[rows].min().expand(len(rows))
+            cut, lookup = Cut(passes, rows, first), batch.lookup[rows] - first
+            run = int((ends[rows] - first).max())
+            if model.dtype == torch.float64:  # where every digit counts
+                run = max(run, min(SHORTEST, model.max_length - int(first.max())))
+            span = _span(model, lookup, run) if inside else run
+            parts.append(
+                Part(
+                    rows=rows,
+                    start=first,
+                    tokens=token_window(batch.tokens, rows, first, run, earlier=aligned),
+                    entering=cut.output(kept[0], span) if entry else None,
+                    cache=cut.cache(entry),
+                    lookup=lookup,
+                    leaving=cut.output(entry, run) if inside else None,
+                    span=span,
+                )
+            )
+        return cls(model, entry, passes[0].tuples, tuple(parts))
 
     def keep(self, rows: Int[Tensor, " kept"]) -> "Resumed":
         """The rows in `rows` alone, numbered anew in that order."""
@@ -117,7 +151,7 @@ class Resumed:
 
         def pick(number: int) -> Change:
             (read, local), last = places[number], number == reading[-1]
-            at = positions[read] - self.parts[number].start
+            at = positions[read] - self.parts[number].start[local]
 
             def change(hidden: Tensor) -> Tensor:
                 found.append(hidden[local.to(hidden.device), at.to(hidden.device)])
@@ -156,7 +190,9 @@ class Resumed:
         """What the edited block hands on with the changes: run up to the last lookup position, kept elsewhere."""
         assert part.leaving is not None
         assert part.lookup is not None
-        tokens = Tokens(part.tokens.ids[:, : part.span], part.tokens.mask[:, : part.span])
+        tokens = Tokens(
+            part.tokens.ids[:, : part.span], part.tokens.mask[:, : part.span], part.tokens.earlier
+        )
         seen: list[Tensor] = []
 
         def read(value: Tensor) -> None:
@@ -171,6 +207,22 @@ class Resumed:
             self.model.forward(tokens, None if part.cache is None else fresh(part.cache))
         rows, lookup = torch.arange(len(part.rows), device=seen[0].device), part.lookup.to(seen[0].device)
         return part.leaving.index_put((rows, lookup), seen[0][rows, lookup])
+
+
+def aligns(model: EditableModel) -> bool:
+    """Whether rows are resumed together whatever comes before, each at its own lookup position.
+
+    Not in float64, where every digit counts: the last bits of a row would depend on what stands beside it. And only
+    where a model can be told positions.
+    """
+    return model.dtype != torch.float64 and model.takes_positions
+
+
+def _of_like_length(ends: Int[Tensor, " row"]) -> list[Int[Tensor, " group"]]:
+    """Rows in groups whose clean pass runs together."""
+    most = TOKENS_IN_CACHE.get(ends.device.type, MOST_TOKENS)
+    groups = like_lengths(cast("list[int]", ends.tolist()), most, ends.device)
+    return [torch.tensor(group, device=ends.device) for group in groups]
 
 
 def _alike(lookup: Int[Tensor, " row"], last: Int[Tensor, " row"]) -> list[Int[Tensor, " part"]]:
@@ -225,49 +277,7 @@ def _gain(groups: Mapping[int, _Group], one: int, other: int, fixed: int) -> tup
     return first.joined(second).tokens - first.tokens - second.tokens - fixed, one, other
 
 
-def _clean_pass(
-    model: EditableModel,
-    tokens: Tokens,
-    rows: Int[Tensor, " part"],
-    lookup: Int[Tensor, " part"],
-    entry: int,
-    inside: bool,
-) -> tuple[Part, bool]:
-    """Run the rows once, and keep of every block what a pass from the first lookup position and `entry` on asks for."""
-    start = int(lookup.min())
-    tokens = _padded(tokens, start, model)
-    behind = Tokens(tokens.ids[:, start:], tokens.mask[:, start:])
-    span = _span(model, lookup - start, behind) if inside else behind.ids.shape[1]
-    cache = DynamicCache()  # of whole texts: the model's own would forget what has left a sliding window
-    kept = [max(0, entry - 1), entry] if inside else [max(0, entry - 1)]
-    outputs, tuples = model.block_outputs(tokens, kept, cache)
-    for layer in layers_of(cache)[:entry]:
-        forget(layer)
-    for layer in layers_of(cache):
-        layer.keys, layer.values = layer.keys[:, :, :start], layer.values[:, :, :start]
-    part = Part(
-        rows=rows,
-        start=start,
-        tokens=behind,
-        entering=outputs[kept[0]][:, start : start + span].clone() if entry else None,
-        cache=cache if start else None,
-        lookup=lookup - start,
-        leaving=outputs[entry][:, start:].clone() if inside else None,
-        span=span,
-    )
-    return part, tuples
-
-
-def _span(model: EditableModel, lookup: Int[Tensor, " part"], tokens: Tokens) -> int:
+def _span(model: EditableModel, lookup: Int[Tensor, " part"], run: int) -> int:
     """How many tokens the edited block runs: up to the last lookup position; in float64 no fewer than `SHORTEST`."""
     least = SHORTEST if model.dtype == torch.float64 else 1
-    return min(max(least, int(lookup.max()) + 1), tokens.ids.shape[1])
-
-
-def _padded(tokens: Tokens, start: int, model: EditableModel) -> Tokens:
-    """In float64, where every digit counts, with `SHORTEST` tokens or more from `start` on; otherwise as they are."""
-    width = tokens.ids.shape[1]
-    missing = min(start + SHORTEST, model.max_length) - width if model.dtype == torch.float64 else 0
-    if missing <= 0:
-        return tokens
-    return Tokens(functional.pad(tokens.ids, (0, missing)), functional.pad(tokens.mask, (0, missing)))
+    return min(max(least, int(lookup.max()) + 1), run)

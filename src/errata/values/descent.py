@@ -153,11 +153,12 @@ class _Group:
             torch.cat([batch.predict_at, last[kl_row], last[kept_row]]),
             self._changes,
         )
-        log_p = logits.to(device=batch.fact.device, dtype=self.factor.dtype).log_softmax(dim=-1)
         counts = [len(batch.predict_row), len(kl_row), len(kept_row)]
-        answers, neutral, kept = cast("list[Tensor]", log_p.split(counts))
+        precise = logits.to(device=batch.fact.device, dtype=self.factor.dtype)
+        answers, neutral, kept = cast("list[Tensor]", precise.split(counts))
+        neutral, kept = neutral.log_softmax(dim=-1), kept.log_softmax(dim=-1)
         self.reference = neutral.detach() if self.reference is None else self.reference
-        surprisal = Surprisal.of(answers, batch)
+        surprisal = Surprisal.of_logits(answers, batch)
         nll_each = by_context(surprisal.mean, batch)
         published, weight = settings.neighbor_loss == "published", settings.neighbor_weight
         nll = published_nll(surprisal, batch, weight) if published else nll_each.mean(dim=1)

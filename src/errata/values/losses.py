@@ -52,9 +52,20 @@ class Surprisal:
     @classmethod
     def of(cls, log_p: Float[Tensor, "predicted vocab"], batch: PromptBatch) -> "Surprisal":
         """Gather the rows' answers from the log-probabilities at the batch's predicted positions."""
-        each = -log_p.gather(1, batch.predict_id[:, None])[:, 0]
-        zeros = torch.zeros(len(batch.fact), dtype=log_p.dtype, device=log_p.device)
-        missed = (log_p.argmax(dim=1) != batch.predict_id).to(log_p.dtype)
+        return cls._of(-log_p.gather(1, batch.predict_id[:, None])[:, 0], log_p, batch)
+
+    @classmethod
+    def of_logits(cls, logits: Float[Tensor, "predicted vocab"], batch: PromptBatch) -> "Surprisal":
+        """The same from logits: -log P(t) = log sum exp(logits) - logit(t); no other token's log P is held."""
+        target = logits.gather(1, batch.predict_id[:, None])[:, 0]
+        return cls._of(logits.logsumexp(dim=1) - target, logits, batch)
+
+    @classmethod
+    def _of(
+        cls, each: Float[Tensor, " predicted"], scores: Float[Tensor, "predicted vocab"], batch: PromptBatch
+    ) -> "Surprisal":
+        zeros = torch.zeros(len(batch.fact), dtype=scores.dtype, device=scores.device)
+        missed = (scores.argmax(dim=1) != batch.predict_id).to(scores.dtype)
         return cls(
             total=zeros.index_add(0, batch.predict_row, each),
             tokens=zeros.index_add(0, batch.predict_row, torch.ones_like(each)),

@@ -74,7 +74,7 @@ class Objective:
         with torch.no_grad(), self.model.hooked({self.model.block_path(first): keep}, "input"):
             reference = kept.log_probabilities(self.model)
         rows = torch.arange(kept.rows, device=kept.row.device)
-        part = Part(rows, 0, kept.tokens, entering[0] if first else None, None)
+        part = Part(rows, torch.zeros_like(rows), kept.tokens, entering[0] if first else None, None)
         with updated(self.model, updates):
             resumed = Resumed(self.model, first, self.tuples, (part,))
             logits = resumed.logits_at(kept.row, kept.at, lambda _: {})

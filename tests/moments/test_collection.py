@@ -230,13 +230,18 @@ def test_the_default_store_measures_what_is_missing(model: EditableModel, corpus
 def test_the_key_holds_everything_that_changes_the_answer(
     model: EditableModel, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def folder(model: EditableModel = model, samples: int = 30, length: int = 50) -> Path:
-        return default_folder(model, CovarianceRecipe(corpus=corpus, samples=samples, max_length=length))
+    def folder(
+        model: EditableModel = model, samples: int = 30, length: int = 50, tokens: int | None = None
+    ) -> Path:
+        recipe = CovarianceRecipe(corpus=corpus, samples=samples, max_length=length, tokens=tokens)
+        return default_folder(model, recipe)
 
     folders = [
         folder(),
         folder(samples=31),
         folder(length=49),
+        folder(tokens=200),
+        folder(tokens=201),
         folder(fresh_model(other_weights=True)),
         folder(fresh_model("float64")),
     ]
@@ -260,15 +265,56 @@ def test_the_store_lies_in_the_users_cache_by_default(monkeypatch: pytest.Monkey
 
 
 def test_each_model_has_its_default_corpus(model: EditableModel) -> None:
-    assert default_recipe(model).corpus == WIKIPEDIA
+    assert default_recipe(model) == CovarianceRecipe(corpus=WIKIPEDIA, tokens=25 * 128)
     model.name = "almanac"
-    assert default_recipe(model).corpus == "embedded"
+    assert default_recipe(model) == CovarianceRecipe(corpus="embedded", samples=2000)
 
 
-@pytest.mark.parametrize("name", ["samples", "max_length"])
+@pytest.mark.parametrize("name", ["samples", "max_length", "tokens"])
 def test_a_recipe_that_no_run_can_use(name: str) -> None:
     with pytest.raises(errors.SettingsError, match=f"'{name}' of the covariance must be at least 1: 0"):
         CovarianceRecipe(**{name: 0})
+
+
+@pytest.mark.parametrize("tokens", [1, 100, 400])
+def test_texts_are_read_until_the_tokens_are_reached(model: EditableModel, tokens: int) -> None:
+    lengths = [len(model.tokenizer(text).input_ids) for text in TEXTS]
+    texts = next(count for count in range(len(TEXTS)) if sum(lengths[:count]) >= tokens)
+    heard: list[tuple[str, int, int]] = []
+    limits = Limits(samples=1000, tokens=tokens, batch_tokens=60)
+    read = measure(model, sites_of(model), TEXTS, limits, on_progress=lambda *each: heard.append(each))
+    assert (read.texts, read.tokens) == (texts, sum(lengths[:texts]))
+    assert heard[-1] == ("covariance", tokens, tokens)
+    assert all(done <= total == tokens for _, done, total in heard)
+    plain = measure(model, sites_of(model), TEXTS[:texts], Limits(samples=1000, batch_tokens=60))
+    for site in sites_of(model):
+        assert torch.equal(read.moment(site.path), plain.moment(site.path))
+
+
+def test_a_limit_on_tokens_counts_what_an_unfinished_run_has_read(
+    model: EditableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covariance, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(covariance, "SAVE_SHARE", 1e9)
+
+    def run(folder: str, on_progress: object) -> dict[str, str]:
+        words = {"folder": tmp_path / folder, "corpus": "texts", "samples": 1000, "batch_tokens": 60}
+        collect(model, sites_of(model), TEXTS, tokens=600, on_progress=on_progress, **words)
+        return dict(moments_of(tmp_path / folder)[0].metadata)
+
+    whole = run("whole", Interrupter(-1))
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", Interrupter(9))
+    assert list((tmp_path / "parts").glob("*.partial"))
+    assert run("parts", Interrupter(-1)) == whole
+    assert whole["tokens_asked"] == "600"
+
+
+def test_without_a_limit_on_tokens_files_say_what_they_always_said(
+    model: EditableModel, tmp_path: Path
+) -> None:
+    collect(model, sites_of(model), TEXTS, folder=tmp_path, corpus="texts", samples=5)
+    assert all("tokens_asked" not in stored.metadata for stored in moments_of(tmp_path))
 
 
 def test_every_limit_is_a_keyword() -> None:

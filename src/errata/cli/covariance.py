@@ -53,7 +53,21 @@ def collect(
         ),
     ] = None,
     column: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",
-    samples: Annotated[int, typer.Option(help="How many texts, at most.")] = 100_000,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Read N texts; the published programs read 100,000. Default: see --tokens.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Stop after N tokens. Default: 25 for each input of the FFN's output map; with --samples no limit.",
+        ),
+    ] = None,
     max_length: Annotated[int, typer.Option(help="How many tokens of each text, at most.")] = 1024,
     output: Annotated[
         Path | None,
@@ -74,7 +88,8 @@ def collect(
         loaded = load_model(terminal, model, dtype, device, device_map)
         from errata.cli import measuring
 
-        recipe = measuring.recipe_for(loaded, corpus, column, samples, max_length)
+        amount = measuring.Amount(samples, tokens)
+        recipe = measuring.recipe_for(loaded, corpus, column, max_length, amount)
         sites = measuring.sites_of(loaded, kind, chosen)
         try:
             with terminal.progress("Reading the corpus") as on_progress:

@@ -3,22 +3,48 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from errata.methods import settings_for
 from errata.models import EditableModel, Site
-from errata.moments import CovarianceRecipe, corpus_identity, corpus_texts, default_recipe, ensure
+from errata.moments import (
+    CovarianceRecipe,
+    corpus_identity,
+    corpus_texts,
+    default_recipe,
+    enough_tokens,
+    ensure,
+)
 from errata.moments import collect as collect_moments
 from errata.moments import import_npz as import_published
 from errata.runtime import Progress, cache_root
 
 
+@dataclass(frozen=True)
+class Amount:
+    """How much text is asked for."""
+
+    samples: int | None = None
+    tokens: int | None = None
+
+
 def recipe_for(
-    model: EditableModel, corpus: str | None, column: str, samples: int, length: int
+    model: EditableModel, corpus: str | None, column: str, length: int, amount: Amount
 ) -> CovarianceRecipe:
-    """The recipe of the options; without a corpus the model's usual one."""
-    chosen = corpus or default_recipe(model).corpus
-    return CovarianceRecipe(corpus=chosen, column=column, samples=samples, max_length=length)
+    """The recipe of the options; without a corpus, or without an amount, the model's usual one."""
+    usual = default_recipe(model)
+    if corpus is not None and amount == Amount():
+        amount = Amount(tokens=enough_tokens(model))
+    if amount == Amount():
+        amount = Amount(usual.samples, usual.tokens)
+    return CovarianceRecipe(
+        corpus=corpus or usual.corpus,
+        column=column,
+        samples=CovarianceRecipe().samples if amount.samples is None else amount.samples,
+        max_length=length,
+        tokens=amount.tokens,
+    )
 
 
 def sites_of(model: EditableModel, kind: str, layers: Sequence[int] | None) -> list[Site]:
@@ -45,6 +71,7 @@ def collect(
         corpus=corpus_identity(recipe.corpus, recipe.column),
         samples=recipe.samples,
         max_length=recipe.max_length,
+        tokens=recipe.tokens,
         on_progress=on_progress,
     )
     return output

@@ -1,6 +1,13 @@
 """Second moments of keys, E[k k^T]: corpora, one pass over all layers, the folders on disk, Cholesky factors."""
 
-from errata.moments.collection import CovarianceRecipe, collect, default_recipe, ensure, missing_moments
+from errata.moments.collection import (
+    CovarianceRecipe,
+    collect,
+    default_recipe,
+    enough_tokens,
+    ensure,
+    missing_moments,
+)
 from errata.moments.corpora import EMBEDDED, corpus_identity, corpus_texts, embedded_corpus
 from errata.moments.factors import Factors, ridged
 from errata.moments.folder import moment_path, moments_of, read_moment, write_moment
@@ -19,6 +26,7 @@ __all__ = [
     "corpus_texts",
     "default_recipe",
     "embedded_corpus",
+    "enough_tokens",
     "ensure",
     "import_npz",
     "measure",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from dataclasses import replace as replace_limits
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -33,6 +34,7 @@ from errata.runtime import (
 SAVE_SECONDS = 20.0
 SAVE_SHARE = 0.05
 """Of the time, at most this part goes into saving (the sums of a large model are gigabytes)."""
+TOKENS_PER_INPUT = 25
 EMBEDDED_TEXTS = 2000
 """All of the embedded corpus."""
 
@@ -48,19 +50,31 @@ class CovarianceRecipe:
     """How many texts, at most."""
     max_length: int = 1024
     """How many tokens of each text, at most; never more than the model's context."""
+    tokens: int | None = None
+    """How many tokens of all texts together: the text in which they are reached is the last one."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        for name, value in (("samples", self.samples), ("max_length", self.max_length)):
-            if value < 1:
+        counts = {"samples": self.samples, "max_length": self.max_length, "tokens": self.tokens}
+        for name, value in counts.items():
+            if value is not None and value < 1:
                 raise SettingsError(f"Setting {name!r} of the covariance must be at least 1: {value}.")
 
 
 def default_recipe(model: EditableModel) -> CovarianceRecipe:
-    """The embedded corpus for the embedded model, the one of the published programs for every other."""
+    """All of the embedded corpus for the embedded model; for every other one `enough_tokens` of Wikipedia."""
     if model.name == ALMANAC:
         return CovarianceRecipe(corpus=EMBEDDED, samples=EMBEDDED_TEXTS)
-    return CovarianceRecipe(corpus=WIKIPEDIA)
+    return CovarianceRecipe(corpus=WIKIPEDIA, tokens=enough_tokens(model))
+
+
+def enough_tokens(model: EditableModel) -> int:
+    """Tokens that second moments of the FFN's output maps are measured on: 25 for each of their inputs.
+
+    On Almanac MEMIT's edits are as good with that as with five times as many (docs/speed.md, decision 0014); the
+    published programs read 100,000 articles whatever the model.
+    """
+    return TOKENS_PER_INPUT * model.site("ffn", 0).d_in
 
 
 def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:
@@ -72,7 +86,8 @@ def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:
         CovarianceMissing: the corpus is a file that is not there.
     """
     length = min(recipe.max_length, model.max_length)
-    details = _details(model, corpus_identity(recipe.corpus, recipe.column), recipe.samples, length)
+    limits = Limits(samples=recipe.samples, max_length=length, tokens=recipe.tokens)
+    details = _details(model, corpus_identity(recipe.corpus, recipe.column), limits)
     identity = {
         **details,
         "format": str(FORMAT_VERSION),
@@ -81,7 +96,8 @@ def default_folder(model: EditableModel, recipe: CovarianceRecipe) -> Path:
     }
     digest = digest_of(identity, 16)
     corpus = _word(recipe.corpus.partition(":")[0])
-    words = [_word(model.name), corpus, f"{recipe.samples}x{length}", details["dtype"], digest]
+    amount = f"{recipe.samples}x{length}" if recipe.tokens is None else f"{recipe.tokens}tokens"
+    words = [_word(model.name), corpus, amount, details["dtype"], digest]
     return cache_root() / STAGE / "-".join(words)
 
 
@@ -109,7 +125,7 @@ def ensure(
         asked = processes.agreed([site.path for site in _missing(folder, sites)])
         missing = [site for site in sites if site.path in asked]
         if missing:
-            limits = Limits(samples=recipe.samples, max_length=recipe.max_length)
+            limits = Limits(samples=recipe.samples, max_length=recipe.max_length, tokens=recipe.tokens)
             corpus = corpus_identity(recipe.corpus, recipe.column)
             measurement = _Measurement(model, missing, folder, corpus, limits)
             measurement.run(corpus_texts(recipe.corpus, recipe.column), on_progress)
@@ -130,6 +146,7 @@ class LimitWords(TypedDict, total=False):
 
     samples: Required[int]
     max_length: int
+    tokens: int | None
     batch_tokens: int
 
 
@@ -147,8 +164,8 @@ def collect(
     """Measure E[k k^T] of all sites in one pass over the texts, and store each in `folder`.
 
     A run that is killed goes on where it last saved when it is called again with the same arguments, and ends with
-    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`), `samples`, `max_length` and
-    `batch_tokens` how much of them is read (`Limits`). Of two processes on one folder the second waits.
+    the same numbers. `corpus` says what the texts are (`corpora.corpus_identity`), `samples`, `max_length`,
+    `tokens` and `batch_tokens` how much of them is read (`Limits`). Of two processes on one folder the second waits.
 
     Raises:
         OutputExists: the folder has one of the sites already, and `replace` is false.
@@ -176,7 +193,7 @@ class _Measurement:
         if processes.is_main():
             remove_parts(self.folder)
         length = min(self.limits.max_length, self.model.max_length)
-        details = _details(self.model, self.corpus, self.limits.samples, length)
+        details = _details(self.model, self.corpus, replace_limits(self.limits, max_length=length))
         recipe = {**details, "batch_tokens": str(self.limits.batch_tokens)}
         partial = _Partial.of(self.folder, self.model, self.sites, recipe)
         if not replace and not partial.path.exists():
@@ -207,10 +224,13 @@ def _start(partial: "_Partial") -> Sums | None:
     return sums
 
 
-def _details(model: EditableModel, corpus: str, samples: int, length: int) -> dict[str, str]:
+def _details(model: EditableModel, corpus: str, limits: Limits) -> dict[str, str]:
     """How a moment was measured, as its file's header says it."""
     dtype = str(model.dtype).removeprefix("torch.")
-    return {"corpus": corpus, "samples": str(samples), "max_length": str(length), "dtype": dtype}
+    counts = {"samples": str(limits.samples), "max_length": str(limits.max_length)}
+    if limits.tokens is not None:  # so that what was measured without this limit keeps its name
+        counts["tokens_asked"] = str(limits.tokens)
+    return {"corpus": corpus, **counts, "dtype": dtype}
 
 
 @dataclass

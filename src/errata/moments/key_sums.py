@@ -31,6 +31,8 @@ class Limits:
 
     samples: int
     max_length: int = 1024
+    tokens: int | None = None
+    """No further text is read once so many tokens were; None: only `samples` counts."""
     batch_tokens: int = BATCH_TOKENS
 
 
@@ -79,20 +81,24 @@ def measure(
     source = islice((text for text in texts if text.strip()), limits.samples)
     _pass_over(source, sums)
     products: dict[str, Tensor] = {}
-    for window in _windows(model, source, limits):
+    for window in _windows(model, source, limits, processes.agreed(sums.tokens)):
         done = sums.texts
         batches = list(_batches([document.ids for document in window], limits.batch_tokens))
         for batch in processes.share(batches):
             _add_batch(model, sites, batch, sums, products)
             done += len(batch) * processes.count()
-            on_progress(STAGE, min(done, limits.samples), limits.samples)
+            if limits.tokens is None:
+                on_progress(STAGE, min(done, limits.samples), limits.samples)
+            else:
+                on_progress(STAGE, min(sums.tokens * processes.count(), limits.tokens), limits.tokens)
         sums.add_texts([document.text for document in window])
         _check_finite(model, sums)
         if after_window is not None:
             after_window(sums)
     if not sums.texts:
         raise CovarianceError("The corpus holds no text, so there is nothing to measure. Give another one.")
-    on_progress(STAGE, sums.texts, sums.texts)
+    finished = sums.texts if limits.tokens is None else limits.tokens
+    on_progress(STAGE, finished, finished)
     return sums
 
 
@@ -119,20 +125,29 @@ class _Document:
     ids: Sequence[int]
 
 
-def _windows(model: EditableModel, texts: Iterator[str], limits: Limits) -> Iterator[list[_Document]]:
-    """Documents in groups of some batches' tokens: where they are cut depends on the texts alone."""
+def _windows(
+    model: EditableModel, texts: Iterator[str], limits: Limits, read: int
+) -> Iterator[list[_Document]]:
+    """Documents in groups of some batches' tokens: where they are cut depends on the texts alone.
+
+    `read` tokens were read before. The text in which the limit on tokens is reached is read whole.
+    """
     length = min(limits.max_length, model.max_length)
     size = WINDOW_BATCHES * limits.batch_tokens * processes.count()
     window: list[_Document] = []
     held = 0
-    while chunk := list(islice(texts, TOKENISED_AT_ONCE)):
+    left = float("inf") if limits.tokens is None else limits.tokens - read
+    while left > 0 and (chunk := list(islice(texts, TOKENISED_AT_ONCE))):
         ids = cast("list[list[int]]", model.tokenizer(chunk, verbose=False)["input_ids"])
         for text, row in zip(chunk, ids, strict=True):
             window.append(_Document(text, row[:length]))
             held += min(len(row), length)
-            if held >= size:
+            left -= min(len(row), length)
+            if held >= size or left <= 0:
                 yield window
                 window, held = [], 0
+            if left <= 0:
+                return
     if window:
         yield window
 

@@ -208,7 +208,9 @@ class Plan:
         if self.request.covariance is not None:
             return f"of {len(sites)} weights, in {self.request.covariance}"
         missing = len(missing_moments(self.model, sites, self.recipe))
-        corpus = f"{self.recipe.corpus!r}, up to {self.recipe.samples:,} texts"
+        recipe = self.recipe
+        amount = f"up to {recipe.samples:,} texts" if recipe.tokens is None else f"{recipe.tokens:,} tokens"
+        corpus = f"{recipe.corpus!r}, {amount}"
         if not missing:
             return f"of {len(sites)} weights, in the cache (measured on {corpus})"
         return f"of {missing} of {len(sites)} weights to be measured on {corpus}"

@@ -278,7 +278,7 @@ def test_a_recipe_that_no_run_can_use(name: str) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 100, 400])
 def test_texts_are_read_until_the_tokens_are_reached(model: EditableModel, tokens: int) -> None:
-    lengths = [len(model.tokenizer(text).input_ids) for text in TEXTS]
+    lengths = [min(len(model.tokenizer(text).input_ids), model.max_length) for text in TEXTS]
     texts = next(count for count in range(len(TEXTS)) if sum(lengths[:count]) >= tokens)
     heard: list[tuple[str, int, int]] = []
     limits = Limits(samples=1000, tokens=tokens, batch_tokens=60)

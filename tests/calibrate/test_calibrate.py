@@ -156,13 +156,13 @@ def test_the_budget_ends_the_search_with_the_best_so_far(
     """Every look at the clock takes a second here, so a trial takes some ten."""
     real = Clock.tick
     monkeypatch.setattr(Clock, "tick", lambda clock: (setattr(clock, "used", clock.used + 1), real(clock))[1])
-    found = calibrate(model, replace(request_, trials=None, budget=100.0))
+    found = calibrate(model, replace(request_, trials=None, budget=60.0))
     assert found.ended == "budget"
     assert 2 <= len(found.trials) < 20
     assert found.best.score == max(trial.score for trial in found.trials)
-    again = calibrate(model, replace(request_, trials=None, budget=100.0))  # the time of both runs counts
+    again = calibrate(model, replace(request_, trials=None, budget=60.0))  # the time of both runs counts
     assert outcome(again) == outcome(found)
-    more = calibrate(model, replace(request_, trials=None, budget=250.0))
+    more = calibrate(model, replace(request_, trials=None, budget=110.0))
     assert more.trials[: len(found.trials)] == found.trials
     assert len(more.trials) > len(found.trials)
 

@@ -1,4 +1,4 @@
-"""The folder of a calibration in the cache: its trials, one line each, its clock, and the values that trials share.
+"""The folder of a calibration in the cache: its trials, one line each, and its clock.
 
 Its name is a digest of everything that a trial's outcome depends on, so the same command finds it again.
 """
@@ -86,8 +86,8 @@ class Journal:
 
     @property
     def values(self) -> Path:
-        """Where trials keep and find finished values."""
-        return self.folder / "values"
+        """Where trials keep and find finished values: those of all calibrations."""
+        return self.folder.parent / "values"
 
     def clock(self) -> Clock:
         """The clock, running."""

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 from errata.calibrate.request import LEAST, CalibrationRequest
 from errata.errors import FactError
-from errata.evaluation import Pair, make_plan, measure
+from errata.evaluation import known_facts
 from errata.facts import Apart, Fact, Probe, relation_of, statements_apart
 from errata.models import EditableModel
 from errata.runtime import Progress
@@ -49,7 +49,7 @@ def find_pool(
     wanted, known, done = request.development + request.held_out, list[Fact](), 0
     while done < len(asked) and (bare or len({fact.subject for fact in known}) < wanted):
         some = asked[done : done + AT_ONCE]
-        known += _known(model, some)
+        known += known_facts(model, some).facts
         done += len(some)
         on_progress("known facts", min(len(known), wanted), wanted)
     order = _in_turn(known)
@@ -61,14 +61,6 @@ def find_pool(
     parts = _split(order, request.development, request.held_out)
     development, held_out = (tuple(_with_questions(part, known, facts, request.seed)) for part in parts)
     return Pool(development, held_out, done, len(known))
-
-
-def _known(model: EditableModel, facts: Sequence[Fact]) -> list[Fact]:
-    pairs = [Pair(fact.question, str(fact.target_true), f"Fact about {fact.subject!r}") for fact in facts]
-    answers = measure(model, make_plan(model, pairs))
-    return [
-        fact for fact, pair in zip(facts, pairs, strict=True) if answers[pair.prompt, pair.target].correct
-    ]
 
 
 def _in_turn(facts: Sequence[Fact]) -> list[Fact]:

@@ -92,6 +92,20 @@ def test_a_share_goes_before_a_weight() -> None:
     assert [point["solve.realised_share"] for point in stage.planned] == list(SHARES)
 
 
+def test_later_stages_stay_near_the_best_strength() -> None:
+    share, weight = "early.solve.realised_share", "late.solve.covariance_weight"
+    settings = {share: 0.8, weight: 1000.0, "early.values.clamp": 0.75}
+    space = Space(settings, 30, {})
+    ranges = {
+        stage: {
+            knob.name: (knob.low, knob.high) for knob in space.stage(stage, {**settings, weight: 100.0}).knobs
+        }
+        for stage in ("strength", "values")
+    }
+    assert (ranges["strength"][share], ranges["strength"][weight]) == ((0.1, 0.99), (1.0, 30000.0))
+    assert (ranges["values"][share], ranges["values"][weight]) == ((0.55, 0.99), (10.0, 1000.0))
+
+
 @pytest.mark.parametrize("trials", [1, 3, 4, 10, 33])
 def test_few_trials_are_shared_out_over_the_stages(trials: int) -> None:
     search = Search(SPACE, 0, trials)

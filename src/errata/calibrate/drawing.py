@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from errata.calibrate.objective import shortfalls
 from errata.calibrate.request import Calibration
 from errata.calibrate.search import BASE
+from errata.settings import short_name
 
 STYLE: Any = {"svg.hashsalt": "errata", "font.size": 8, "svg.fonttype": "none", "text.parse_math": False}
 """The same figure is the same file; text stays text."""
@@ -51,7 +52,9 @@ def draw_trade_off(found: Calibration, target: Path) -> None:
         axes.set_ylim(-3, 103)
         axes.set_xlabel("Other wordings that prefer the new target, %")
         axes.set_ylabel("Other statements kept, %")
-        axes.set_title(f"{found.request.method} on {found.model}: filled where every bound is kept")
+        axes.set_title(
+            f"{found.request.method} on {short_name(found.model)}\n(filled where every bound is kept)"
+        )
         axes.legend(frameon=False)
         figure.savefig(target.with_suffix(".svg"), metadata={"Date": None})
         figure.savefig(target.with_suffix(".png"), dpi=150, metadata={"Software": None})

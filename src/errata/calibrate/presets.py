@@ -12,7 +12,7 @@ from typing import cast
 from errata.calibrate.objective import Measures
 from errata.calibrate.request import Calibration
 from errata.runtime import atomic_file
-from errata.settings import ABOUT, CALIBRATED, alternatives_to, user_preset_path
+from errata.settings import ABOUT, CALIBRATED, alternatives_to, short_name, user_preset_path
 
 HEAD = "# Written by `errata calibrate`. It is used by itself for the model with this fingerprint.\n"
 
@@ -30,7 +30,7 @@ def calibrated_text(found: Calibration) -> str:
     lines = [
         f"name = {_toml(CALIBRATED)}",
         f"source = {_toml(found.source)}",
-        f"models = {_toml([found.model])}",
+        f"models = {_toml([short_name(found.model)])}",
         f"fingerprint = {_toml(found.fingerprint)}",
         "",
         f"[{ABOUT}]",

@@ -12,7 +12,7 @@ trial that changes only how strongly they are written, or into how many layers b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
 Stage = Literal["strength", "layers", "values", "write"]
@@ -30,6 +30,8 @@ SHARES = (0.5, 0.7, 0.85, 0.95, 0.3)
 """Shares of a residual that are tried first."""
 DIVISORS = (10.0, 1 / 3, 100.0, 3.0, 1 / 10)
 """Weights of other text that are tried first, as parts of the one that the method comes with."""
+NEAR, CLOSE = 10.0, 0.25
+"""After their own stage, weights stay within this factor of the best one, and shares within this distance."""
 DEPTHS = {
     "several": (0.2, 0.35, 0.5, 0.1, 0.65),
     "one": (0.2, 0.35, 0.5, 0.1),
@@ -81,6 +83,7 @@ class Space:
         strength, planned = self._strength()
         if stage == "strength":
             return StageSpace(strength, planned)
+        strength = tuple(_narrowed(knob, float(str(anchor[knob.name]))) for knob in strength)
         own = {"layers": self._layers, "values": self._values, "write": self._widths}[stage](anchor)
         points = [
             {knob.name: choice}
@@ -155,6 +158,12 @@ class Space:
     def _preserves(self, name: str, anchor: Settings) -> bool:
         """Whether a weight of preserved statements has any effect."""
         return anchor.get(f"{name.removesuffix('preserve_weight')}preserve") == "subject"
+
+
+def _narrowed(knob: Knob, around: float) -> Knob:
+    """The knob's range around the best strength so far: far from it a trial of something else says nothing."""
+    low, high = (around / NEAR, around * NEAR) if knob.log else (around - CLOSE, around + CLOSE)
+    return replace(knob, low=_rounded(max(knob.low, low)), high=_rounded(min(knob.high, high)))
 
 
 def _alternating(points: Sequence[Mapping[str, Value]]) -> list[Mapping[str, Value]]:

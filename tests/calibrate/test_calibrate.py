@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,16 +154,22 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_preset(
 def test_the_budget_ends_the_search_with_the_best_so_far(
     model: EditableModel, request_: CalibrationRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every look at the clock takes a second here, so a trial takes some ten."""
-    real = Clock.tick
-    monkeypatch.setattr(Clock, "tick", lambda clock: (setattr(clock, "used", clock.used + 1), real(clock))[1])
-    found = calibrate(model, replace(request_, trials=None, budget=60.0))
+    """Every look at the clock takes a second here, and nothing else takes any time."""
+
+    def tick(clock: Clock) -> float:
+        clock.used += 1
+        clock.file.write_text(json.dumps({"seconds": clock.used}))
+        return clock.used
+
+    monkeypatch.setattr(Clock, "tick", tick)
+    monkeypatch.setattr(running_module, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    found = calibrate(model, replace(request_, trials=None, budget=200.0))
     assert found.ended == "budget"
     assert 2 <= len(found.trials) < 20
     assert found.best.score == max(trial.score for trial in found.trials)
-    again = calibrate(model, replace(request_, trials=None, budget=60.0))  # the time of both runs counts
+    again = calibrate(model, replace(request_, trials=None, budget=200.0))  # the time of both runs counts
     assert outcome(again) == outcome(found)
-    more = calibrate(model, replace(request_, trials=None, budget=110.0))
+    more = calibrate(model, replace(request_, trials=None, budget=400.0))
     assert more.trials[: len(found.trials)] == found.trials
     assert len(more.trials) > len(found.trials)
 

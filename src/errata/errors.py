@@ -11,8 +11,8 @@
     |   |-- UnknownSetting                   no such setting, method or preset
     |   `-- LayerOutOfRange                  the model has no such layer
     |-- ModelError (ValueError)              a model cannot be used
-    |   |-- UnknownArchitecture              a family that architectures.py does not know
-    |   |-- UnsupportedArchitecture          a family that the method cannot edit (post-norm)
+    |   |-- UnknownArchitecture              a model whose parts cannot be found
+    |   |-- UnsupportedArchitecture          a model that cannot be edited exactly, or not so
     |   `-- CheckpointError                  a checkpoint is missing, incomplete, or pickled
     |-- CovarianceError (ValueError)         second moments cannot be used
     |   |-- CovarianceMismatch               they belong to another model or site
@@ -78,11 +78,11 @@ class ModelError(ErrataError, ValueError):
 
 
 class UnknownArchitecture(ModelError):
-    """`architectures.py` has no row for the model's family."""
+    """The model's family has no row in `architectures.py`, and none can be derived from its modules."""
 
 
 class UnsupportedArchitecture(ModelError):
-    """The family is known, and what was asked cannot be done exactly on it."""
+    """What was asked cannot be done exactly on the model, or its architecture record does not hold."""
 
 
 class CheckpointError(ModelError):

@@ -141,16 +141,16 @@ def test_stopped_by_ctrl_c(world: World, tmp_path: Path, monkeypatch: pytest.Mon
     assert not output.exists()
 
 
-def test_a_family_that_is_not_known(world: World, tmp_path: Path) -> None:
+def test_a_family_that_cannot_be_edited(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
     for file in Path(world.model).iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "bloom"}), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "mixtral"}), encoding="utf-8")
     message = failed("evaluate", folder, "--facts", world.facts)
-    assert "'bloom' is not known" in message
-    assert "docs/add-a-model.md" in message
+    assert "of family mixtral, in which no block can be edited" in message
+    assert "docs/families.md" in message
 
 
 def test_a_checkpoint_that_is_not_there(world: World) -> None:

@@ -10,8 +10,8 @@ from torch import nn
 from transformers.utils import logging
 
 from checkpoint_cases import change_config, refused, says
-from errata.errors import ModelError, UnknownArchitecture
-from errata.models.architectures import ARCHITECTURES
+from errata.errors import ModelError, UnknownArchitecture, UnsupportedArchitecture
+from errata.models import loading
 from errata.models.loading import DTYPES, from_parts, load
 from errata.models.model import EditableModel
 from families import tiny_model
@@ -41,13 +41,13 @@ def test_a_slow_tokenizer(folder: Path) -> None:
     says(refused(folder, ModelError), "is a slow one, which gives no character offsets", "tokenizer.json")
 
 
-def test_a_family_that_errata_does_not_know(folder: Path) -> None:
-    change_config(folder, model_type="opt", architectures=["OPTForCausalLM"])
-    message = refused(folder, UnknownArchitecture)
-    says(
-        message, "Model family 'opt' is not known to Errata", "docs/add-a-model.md", "errata/architectures.py"
-    )
-    says(message, *ARCHITECTURES)
+def test_a_family_that_cannot_be_edited_is_refused_before_its_weights_are_read(folder: Path) -> None:
+    change_config(folder, model_type="mixtral", architectures=["MixtralForCausalLM"], num_hidden_layers=2)
+    (folder / "model.safetensors").write_bytes(b"not read")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_check_safetensors", lambda file: None)
+        message = refused(folder, UnsupportedArchitecture)
+    says(message, "of family mixtral", "no block can be edited", "routes each token", "docs/families.md")
 
 
 @pytest.mark.parametrize("model_type", ["a-family-of-tomorrow", None])

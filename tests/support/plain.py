@@ -90,7 +90,14 @@ def plain_row(
 
 
 def modules_of(model: EditableModel, layer: int) -> Modules:
-    """The block, and of the linear maps that it runs the last one of its FFN and the last one outside it."""
+    """The block, and of the linear maps that it runs the last one of its FFN and the last one outside it.
+
+    Of a family without a row, whose maps have other names, those that the record says.
+    """
+    if model.architecture.derived:
+        paths = (model.architecture.path_if_any(kind, layer) for kind in ("attention", "ffn"))
+        found = [model.model.get_submodule(path) if path else nn.Identity() for path in paths]
+        return Modules(model.model.get_submodule(model.block_path(layer)), *found)
     blocks = next(m for m in model.model.modules() if isinstance(m, nn.ModuleList) and len(m) == model.layers)
     ran: list[tuple[str, nn.Module]] = []
     handles = [
@@ -141,9 +148,11 @@ def added(module: nn.Module, position: int, amount: Tensor, seen: list[Tensor]) 
 
     def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple) -> Tensor | tuple:
         value = output[0] if isinstance(output, tuple) else output
-        seen.append(value[0, position].detach().clone())
+        seen.append(
+            value.reshape(-1, value.shape[-1])[position].detach().clone()
+        )  # one row, in a list or not
         value = value.clone()
-        value[0, position] = value[0, position] + amount.to(value.dtype)
+        value.view(-1, value.shape[-1])[position] += amount.to(value.dtype)
         return (value, *output[1:]) if isinstance(output, tuple) else value
 
     handle = module.register_forward_hook(hook)
@@ -168,7 +177,7 @@ def read(model: EditableModel, module: nn.Module, ids: Sequence[int], position: 
     def hook(_module: nn.Module, inputs: tuple, kwargs: dict, output: Tensor | tuple) -> None:
         given = inputs[0] if inputs else kwargs["hidden_states"]
         value = output[0] if isinstance(output, tuple) else output
-        seen.extend([given[0, position].clone(), value[0, position].clone()])
+        seen.extend(one.reshape(-1, one.shape[-1])[position].clone() for one in (given, value))
 
     handle = module.register_forward_hook(hook, with_kwargs=True)
     with torch.no_grad():
@@ -221,7 +230,7 @@ def plain_target(
     kept = [plain_row(model, "", template, fact.subject, None, lookup) for template in others]
     clean = [run(model, row.ids)[-1].detach() for row in kept]
     kl_at = neutral.lookup if kl_position == "subject" else len(neutral.ids) - 1
-    hidden = model.model.config.hidden_size
+    hidden = model.site("ffn", layers[-1]).d_out
     dtype = torch.promote_types(next(model.model.parameters()).dtype, torch.float32)
     delta = {place: torch.zeros(hidden, dtype=dtype, requires_grad=True) for place in places}
     optimizer = torch.optim.Adam(list(delta.values()), lr=learning_rate)
@@ -367,10 +376,12 @@ def plain_spread(
     preserve: str = "none",
     preserve_weight: float = 1.0,
     preserve_rows: int = 4,
+    factor: float = 1.0,
 ) -> dict[tuple[str, int], Tensor]:
     """Delta [d_out, d_in] of each (kind, layer), in float64.
 
-    `values`: v* [fact, d] by kind of map written; those of kind "block" stand for the FFN's, measured at the block.
+    `values`: v* [fact, d] by kind of map written; those of kind "block" stand for the FFN's, measured at the block, to
+    which an FFN adds `factor` times its output.
     """
     updates: dict[tuple[str, int], Tensor] = {}
     held: set[tuple[str, str]] = set()
@@ -396,6 +407,7 @@ def plain_spread(
             )
             current = torch.stack([plain_value(model, fact, getattr(last, place), lookup) for fact in facts])
             residual = (values[place].double() - current) / (left if share == "even" else left**0.5)
+            residual = residual / (factor if place == "block" else 1.0)
             moment = covariance(kind, layer).double()
             moment = moment + covariance_ridge * moment.trace() / len(moment) * torch.eye(len(moment))
             matrix = covariance_weight * moment + k.T @ k

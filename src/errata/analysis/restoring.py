@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from errata.analysis.effects import KINDS
+from errata.errors import UnsupportedArchitecture
 from errata.models import Change, EditableModel, Tokens
 from errata.passes import EncodedRow, Part, Resumed, pad
 
@@ -144,6 +145,14 @@ def restore_everywhere(
     ]
 
 
+def _check_enters(model: EditableModel) -> None:
+    if not model.passes.enters_blocks:
+        raise UnsupportedArchitecture(
+            f"{model.name} is of family {model.architecture.model_type}, whose blocks share more than the stream that "
+            "runs through them: a state cannot be put back in one block alone, so it cannot be traced."
+        )
+
+
 def window_at(layer: int, window: int, layers: int) -> range:
     """The layers of the window of that size at a layer."""
     return range(max(0, layer - window // 2), min(layers, layer + (window + 1) // 2))
@@ -170,6 +179,7 @@ def _prepared(
     noises: Sequence[Float[Tensor, "sample _ d_model"]],
 ) -> _Group:
     """Run the questions without noise and with every draw of it, and keep what later runs need."""
+    _check_enters(model)
     tokens = pad([one.ids for one in questions], model)
     samples, width = noises[0].shape[0], noises[0].shape[2]
     weight = model.model.get_submodule(model.architecture.embeddings).get_parameter("weight")

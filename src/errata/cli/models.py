@@ -1,4 +1,4 @@
-"""`errata models`: the families of models that can be edited, and how much memory an edit of some takes."""
+"""`errata models`: which model types can be edited, and how much memory an edit of some models takes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
 
 if TYPE_CHECKING:
-    from errata.models import Architecture
+    from errata.models import FamilyRow
     from errata.planning import Needs, Shape
 
 MEMORY = "Memory"
 EPILOG = options.examples(
     "errata models",
-    "errata models --json | jq '.[][].model_type'",
+    "errata models --json | jq '.[][] | select(.edited) | .model_type'",
     "errata models --memory --dtype bfloat16 --device cuda --count 1000",
     "errata models --memory --config ./my-model",
 )
@@ -55,7 +55,7 @@ def models(
     quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
-    """List the model families that Errata knows, by the model_type in their config.json."""
+    """List every model type of transformers' causal LMs (model_type in config.json): edited, or refused and why."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         if memory or config is not None:
             _tell_memory(terminal, config, dtype, device, count)
@@ -64,26 +64,31 @@ def models(
 
 
 def _tell_families(terminal: Terminal) -> None:
-    from errata.models import ARCHITECTURES
+    from errata.models import family_rows
 
-    made = table("Family", "Block runs", "Blocks", "FFN output", "Attention output", "Post-norm")
-    for row in ARCHITECTURES.values():
-        made.add_row(
-            row.model_type,
-            _order(row),
-            row.blocks,
-            row.ffn_output,
-            row.attention_output,
-            "yes" if row.post_norm else "",
-        )
+    rows = family_rows()
+    edited = {name: row for name, row in rows.items() if row.get("edited")}
+    refused = {name: row for name, row in rows.items() if not row.get("edited")}
+    made = table("Edited", "Block runs", "Blocks", "Down projection", "Attention output", "Value at")
+    for name, row in edited.items():
+        paths = [", ".join(row.get(key, [])) for key in ("ffn_outputs", "attention_outputs")]
+        made.add_row(name, row.get("order", ""), row.get("blocks", ""), *paths, row.get("value_at", ""))
     terminal.show(made)
     terminal.show(
         "Paths are within the model (blocks) and within block N (outputs): transformer.h.N.mlp.c_proj.\n"
         "Sequential: the FFN reads what the attention has written; parallel: both read the block's input.\n"
-        "Post-norm: the FFN's output is normalised before it is added; memit refuses such a model, pmet edits it.\n"
-        "'almanac' is the model that ships with Errata. Another family is one row: docs/add-a-model.md."
+        "Value at: where memit's value may stand. At the down projection, its output is normalized or gated before it\n"
+        "is added; pmet edits such a model. 'almanac' is the model that ships with Errata."
     )
-    terminal.result({"families": [_row(row) for row in ARCHITECTURES.values()]})
+    others = table("Refused", "Why")
+    for name, row in refused.items():
+        others.add_row(name, row.get("reason", ""))
+    terminal.show(others)
+    terminal.show(
+        f"{len(edited)} of {len(rows)} types of transformers' causal LMs are edited, each tried on a tiny model\n"
+        "(docs/families.md). What a record says is measured whenever a model is loaded."
+    )
+    terminal.result({"families": [_row(name, row) for name, row in rows.items()]})
 
 
 def _tell_memory(terminal: Terminal, config: str | None, dtype: str, device: str, count: int) -> None:
@@ -127,19 +132,8 @@ def _needs(shape: Shape, need: Needs) -> dict[str, object]:
     return {**asdict(shape), "bytes": {**asdict(need), "whole": need.whole}}
 
 
-def _order(row: Architecture) -> str:
-    if row.parallel_flag is not None:
-        return "by config"
-    return "parallel" if row.parallel else "sequential"
-
-
-def _row(row: Architecture) -> dict[str, object]:
-    return {
-        "model_type": row.model_type,
-        "parallel": row.parallel if row.parallel_flag is None else None,
-        "parallel_flag": row.parallel_flag,
-        "post_norm": row.post_norm,
-        "blocks": row.blocks,
-        "ffn_output": row.ffn_output,
-        "attention_output": row.attention_output,
-    }
+def _row(name: str, row: FamilyRow) -> dict[str, object]:
+    if not row.get("edited"):
+        return {"model_type": name, **row}
+    plain = {"parallel": row.get("order") == "parallel", "post_norm": row.get("value_at") != "block"}
+    return {"model_type": name, **row, **plain}

@@ -332,7 +332,7 @@ def check_block_value(model: EditableModel, site: SharedSite, method: str, path:
         raise SettingsError(
             f"Setting '{path}spread.write' is {list(site.spread.write)}; {method} writes ['ffn'] only."
         )
-    if model.architecture.post_norm:
+    if any(model.ffn_factor(layer) is None for layer in site.layers):
         raise UnsupportedArchitecture(
             f"{model.name} is of family {model.architecture.model_type}, which normalises after the FFN: a change of "
             f"the down projection does not add to the block's output as {method} assumes. Use --method pmet, whose "

@@ -139,12 +139,12 @@ def trained_sites(model: EditableModel, settings: FinetuneSettings) -> list[Site
     """The parameters that are trained."""
     if settings.weights == "down":
         return [model.site("ffn", layer) for layer in settings.layers]
-    within = "" if settings.weights == "block" else model.architecture.ffn_output.rpartition(".")[0] + "."
+    whole = settings.weights == "block"
     return [
         site
         for layer in settings.layers
         for site in model.block_sites(layer)
-        if site.path.startswith(f"{model.block_path(layer)}.{within}")
+        if whole or site.path.startswith(model.architecture.ffn_prefixes(layer))
     ]
 
 

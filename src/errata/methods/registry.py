@@ -57,7 +57,8 @@ def settings_for(
     Raises:
         UnknownSetting, SettingsError: as `errata.settings` tells.
     """
-    found = load_presets(method).for_model(model.name, model.layers, preset, lambda: model.fingerprint)
+    presets = load_presets(method).among(model.editable_layers)
+    found = presets.for_model(model.name, model.layers, preset, lambda: model.fingerprint)
     if found.rule is not None and not found.by_rule <= dotted(given).keys():
         logger.warning("%s", found.rule)
     settings = method_named(method).settings

@@ -5,12 +5,15 @@ and the ledger through which every weight is written.
 """
 
 from errata.models.architectures import ARCHITECTURES, Architecture, architecture_for
+from errata.models.bypass import bypassed, cache_rows, fresh, hold, hollow, layers_of
+from errata.models.family_table import FAMILY_TABLE, FamilyRow, family_rows
 from errata.models.fingerprint import fingerprint_of
 from errata.models.ledger import Ledger
 from errata.models.loading import (
     ALMANAC,
     DTYPES,
     almanac_folder,
+    architecture_of,
     from_parts,
     load,
     load_without_weights,
@@ -20,6 +23,8 @@ from errata.models.model import (
     SHORTEST,
     Change,
     EditableModel,
+    Measured,
+    Passes,
     StopForward,
     Tokens,
     Where,
@@ -31,20 +36,32 @@ __all__ = [
     "ALMANAC",
     "ARCHITECTURES",
     "DTYPES",
+    "FAMILY_TABLE",
     "SHORTEST",
     "Architecture",
     "Change",
     "EditableModel",
+    "FamilyRow",
     "Ledger",
+    "Measured",
+    "Passes",
     "Site",
     "StopForward",
     "Tokens",
     "Where",
     "almanac_folder",
     "architecture_for",
+    "architecture_of",
+    "bypassed",
+    "cache_rows",
     "device_of",
+    "family_rows",
     "fingerprint_of",
+    "fresh",
     "from_parts",
+    "hold",
+    "hollow",
+    "layers_of",
     "load",
     "load_without_weights",
     "read_config",

@@ -1,20 +1,31 @@
 """Where each model family keeps its parts: the only file that names families.
 
-A new family is one row of `ARCHITECTURES` and one tiny config in `tests/support/families.py`: `docs/add-a-model.md`.
-Everything else in Errata asks the row.
+A family without a row in `ARCHITECTURES` gets a record derived from its modules (`deriving.py`); either is checked by
+measurement when a model is loaded (`measuring.py`). Everything else in Errata asks the record.
 """
 
 import difflib
 from dataclasses import dataclass
 from typing import Protocol
 
-from errata.errors import UnknownArchitecture
+from errata.errors import UnknownArchitecture, UnsupportedArchitecture
 
 
 class ModelConfig(Protocol):
     """What Errata reads of a Hugging Face configuration besides `parallel_flag`."""
 
     model_type: str
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """The module paths of one block, relative to it; None where it has no such map."""
+
+    attention_output: str | None
+    ffn_output: str | None
+    ffn_inputs: tuple[str, ...] = ()
+    reason: str = ""
+    """Why a map is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +52,53 @@ class Architecture:
     """The configuration's attribute that decides `parallel`, where it differs between models of the family."""
     post_norm: bool = False
     """The FFN's output is normalised before it joins the residual stream: `h^l` is not linear in the projection."""
+    others: tuple[tuple[int, BlockParts], ...] = ()
+    """The blocks whose maps are not those above, in models with blocks of several kinds."""
+    derived: bool = False
+    """Whether the record was derived from the model's modules: then `parallel` and `post_norm` are measured."""
 
     def block_path(self, layer: int) -> str:
         """The path of block `layer`, for example `transformer.h.3`."""
         return f"{self.blocks}.{layer}"
 
     def site_path(self, kind: str, layer: int) -> str:
-        """The path of the output map of `kind` ("ffn" or "attention") in block `layer`."""
-        within = {"ffn": self.ffn_output, "attention": self.attention_output}[kind]
-        return f"{self.block_path(layer)}.{within}"
+        """The path of the output map of `kind` ("ffn" or "attention") in block `layer`.
+
+        Raises:
+            UnsupportedArchitecture: the block has no such map.
+        """
+        path = self.path_if_any(kind, layer)
+        if path is None:
+            what = {"ffn": "FFN down projection", "attention": "attention output map"}[kind]
+            raise UnsupportedArchitecture(
+                f"Block {layer} of this model of family {self.model_type} has no {what} to edit: "
+                f"{self.parts(layer).reason}. Choose other layers (`errata models` explains which families have which)."
+            )
+        return path
+
+    def path_if_any(self, kind: str, layer: int) -> str | None:
+        """The same, or None where the block has no such map."""
+        parts = self.parts(layer)
+        within = {"ffn": parts.ffn_output, "attention": parts.attention_output}[kind]
+        return None if within is None else f"{self.block_path(layer)}.{within}"
+
+    def parts(self, layer: int) -> BlockParts:
+        """The paths within block `layer`."""
+        usual = BlockParts(self.attention_output, self.ffn_output, self.ffn_inputs)
+        return dict(self.others).get(layer, usual)
 
     def ffn_paths(self, layer: int) -> tuple[str, ...]:
         """The paths of every linear map of the FFN of block `layer`, in the order in which they are applied."""
-        return tuple(f"{self.block_path(layer)}.{within}" for within in (*self.ffn_inputs, self.ffn_output))
+        output, inputs = self.site_path("ffn", layer), self.parts(layer).ffn_inputs
+        return (*(f"{self.block_path(layer)}.{within}" for within in inputs), output)
+
+    def ffn_prefixes(self, layer: int) -> tuple[str, ...]:
+        """What the paths of all parameters of the FFN of block `layer` begin with."""
+        paths = self.ffn_paths(layer)
+        folders = {path.rpartition(".")[0] for path in paths}
+        if len(folders) == 1 and folders != {self.block_path(layer)}:
+            return (f"{folders.pop()}.",)
+        return paths
 
     def runs_in_parallel(self, config: object) -> bool:
         """Whether this very model runs attention and FFN side by side."""
@@ -116,6 +161,11 @@ ARCHITECTURES: dict[str, Architecture] = {
         _llama_like("olmo2", post_norm=True),
     )
 }
+
+
+def row_of(model_type: str) -> Architecture | None:
+    """The row of a family, if it has one."""
+    return ARCHITECTURES.get(model_type)
 
 
 def architecture_for(model_type: str) -> Architecture:

@@ -26,8 +26,10 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from errata.errors import CheckpointError, ModelError, UnknownArchitecture
-from errata.models.architectures import Architecture, architecture_for
+from errata.models.architectures import Architecture, row_of
+from errata.models.deriving import derive
 from errata.models.gguf import GgufFile, damaged, is_gguf, open_gguf
+from errata.models.measuring import measured
 from errata.models.model import EditableModel
 from errata.runtime import processes
 
@@ -57,7 +59,7 @@ def load(
     Raises:
         CheckpointError: nothing there, files or weights missing or cut off, or pickle files alone.
         MissingExtra: the package gguf is not installed, for a GGUF file.
-        UnknownArchitecture: the family is not in `errata/architectures.py`.
+        UnknownArchitecture, UnsupportedArchitecture: the family cannot be edited, or its record does not hold.
         ModelError: the dtype or the device cannot be, the tokenizer has no offsets, or the weights are quantized.
     """
     name = str(id_or_path)
@@ -67,7 +69,8 @@ def load(
     if checkpoint.folder is not None and checkpoint.gguf is None:
         _check_folder(checkpoint.folder)
     config = _read_config(checkpoint.source, name)
-    architecture = architecture_for(config.model_type)
+    if row_of(config.model_type) is None:
+        architecture_of(_without_weights(config), name)  # say now what would be said after minutes of loading
     wanted = _resolve_dtype(dtype, config, device, device_map)
     tokenizer = _read_tokenizer(checkpoint.source, name)
     model = _read_weights(checkpoint, config, wanted, device_map)
@@ -76,7 +79,7 @@ def load(
     revision = cast("str | None", getattr(model.config, "_commit_hash", None))
     if checkpoint.gguf is not None:
         revision = checkpoint.gguf.revision
-    return _frozen(model, tokenizer, architecture, name, revision)
+    return _frozen(model, tokenizer, name, revision)
 
 
 def read_config(id_or_path: str | os.PathLike[str]) -> PretrainedConfig:
@@ -94,10 +97,10 @@ def from_parts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name:
     """Wrap a model that is in memory already; its weights are frozen, and it is put into evaluation mode.
 
     Raises:
-        UnknownArchitecture: the family is not in `errata/architectures.py`.
+        UnknownArchitecture, UnsupportedArchitecture: the family cannot be edited, or its record does not hold.
         ModelError: its output maps are not plain matrices.
     """
-    return _frozen(model, tokenizer, architecture_for(model.config.model_type), name, None)
+    return _frozen(model, tokenizer, name, None)
 
 
 def load_without_weights(id_or_path: str | os.PathLike[str]) -> EditableModel:
@@ -110,10 +113,12 @@ def load_without_weights(id_or_path: str | os.PathLike[str]) -> EditableModel:
     name = str(id_or_path)
     source = _Checkpoint.of(name).source
     config = _read_config(source, name)
-    architecture = architecture_for(config.model_type)
+    return _frozen(_without_weights(config), _read_tokenizer(source, name), name, None)
+
+
+def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        model = cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))
-    return _frozen(model, _read_tokenizer(source, name), architecture, name, None)
+        return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))
 
 
 def almanac_folder() -> Path:
@@ -121,26 +126,34 @@ def almanac_folder() -> Path:
     return Path(__file__).parent.parent / "almanac" / "model"
 
 
+def architecture_of(model: PreTrainedModel, name: str) -> Architecture:
+    """The row of the model's family, or else the record that its modules give; not measured yet.
+
+    Raises:
+        UnknownArchitecture, UnsupportedArchitecture: there is no row and none can be derived.
+    """
+    return row_of(model.config.model_type) or derive(model, name)
+
+
 def _frozen(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    architecture: Architecture,
-    name: str,
-    revision: str | None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, revision: str | None
 ) -> EditableModel:
-    """The model ready to be looked into: frozen, in evaluation mode, and each of its output maps a plain matrix."""
+    """The model ready for use: frozen, in evaluation mode, each of its output maps a plain matrix, and measured."""
     model.eval().requires_grad_(False)
-    editable = EditableModel(model, tokenizer, architecture, name, revision)
-    for site in (
-        editable.site(kind, layer) for kind in ("ffn", "attention") for layer in range(editable.layers)
-    ):
+    editable = EditableModel(model, tokenizer, architecture_of(model, name), name, revision)
+    paths = (
+        editable.architecture.path_if_any(kind, layer)
+        for kind in ("ffn", "attention")
+        for layer in range(editable.layers)
+    )
+    for site in (editable.site_at(path) for path in paths if path is not None):
         plain = isinstance(site.module, nn.Linear | Conv1D) and site.weight.is_floating_point()
         if not plain or site.weight.itemsize < 2:
             raise ModelError(
                 f"{site.path} of {name} is a {type(site.module).__name__} without a plain weight matrix of 16 bits or "
                 "more, as in quantized models and models with adapters. Load the model that it was made from."
             )
-    return editable
+    return measured(editable)
 
 
 def _check_device(device: str | torch.device | None, device_map: str | dict[str, str | int] | None) -> None:

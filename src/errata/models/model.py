@@ -23,11 +23,10 @@ from errata.models.ledger import Ledger
 from errata.models.offload import device_of, stored
 from errata.models.sites import Site
 
+LENGTHS = ("max_position_embeddings", "max_seq_len", "max_target_positions")
 Where = Literal["input", "output"]
 Change = Callable[[Tensor], Tensor | None]
 """Sees a module's input or output [row, seq, d]; what it returns replaces it, None leaves it."""
-
-
 SHORTEST = 16
 """In float64, no batch is padded to fewer tokens. Matrix products of fewer than 12 rows take other kernels: the last
 bits of a row would depend on its neighbors' lengths, and where a family computes attention in float32, visibly so."""
@@ -53,6 +52,30 @@ class Tokens:
         return Tokens(self.ids[index, :longest], mask[:, :longest])
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Which short cuts give what a pass over the whole model gives."""
+
+    enters_blocks: bool = True
+    """The lower blocks can be left out where the stream that enters a block is known."""
+    keeps_tokens: bool = True
+    """Earlier tokens can be left out where their keys and values are known."""
+    ffn_alone: bool = True
+    """The FFN can be run at some tokens alone."""
+    aligns: bool = True
+    """Rows with different numbers of earlier tokens can run together, each told its positions."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a model when it was loaded (`measuring.py`)."""
+
+    factors: tuple[float | None, ...]
+    """By block: c, where a change d of the down projection's output changes the block's output by c d."""
+    parallel: bool
+    passes: Passes
+
+
 @dataclass(eq=False)
 class EditableModel:
     """A Hugging Face causal LM with its tokenizer, its architecture record, and the ledger of its weights."""
@@ -64,6 +87,31 @@ class EditableModel:
     revision: str | None = None
     ledger: Ledger = field(default_factory=Ledger)
     """What has been written into the weights; a copy of this object that shares the weights shares it."""
+    measured: Measured | None = None
+    """None for a model without weights, or with parts of it offloaded: then the architecture's row is believed."""
+    _running: tuple[int, int] = field(default=(0, 0), repr=False)
+    """Rows and tokens of the pass that runs, or ran last."""
+
+    @property
+    def passes(self) -> Passes:
+        """Which short cuts hold."""
+        return Passes() if self.measured is None else self.measured.passes
+
+    @property
+    def editable_layers(self) -> tuple[int, ...]:
+        """The blocks that have a down projection to edit; all of them in most families."""
+        parts = self.architecture.parts
+        return tuple(layer for layer in range(self.layers) if parts(layer).ffn_output is not None)
+
+    def ffn_factor(self, layer: int) -> float | None:
+        """c, where a change d of the down projection's output in block `layer` changes the block's output by c d.
+
+        1 in most families; the residual multiplier where there is one (Granite's); None where the FFN's output is
+        normalised or gated behind the projection, so that no c exists: there a value stands at the projection.
+        """
+        if self.measured is not None:
+            return self.measured.factors[layer]
+        return None if self.architecture.post_norm else 1.0
 
     @property
     def layers(self) -> int:
@@ -78,12 +126,20 @@ class EditableModel:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights that edits are written to."""
-        return self.site("ffn", 0).weight.dtype
+        return self.site("ffn", self.editable_layers[0]).weight.dtype
 
     @property
     def max_length(self) -> int:
         """The longest input in tokens that the configuration allows."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 2**31 - 1)
+        text = self.model.config.get_text_config(decoder=True)
+        named = (getattr(text, name, None) for name in LENGTHS)
+        return int(next((length for length in named if length), 2**31 - 1))
+
+    @property
+    def vocabulary(self) -> int:
+        """How many logits the head gives: as many as the tokenizer has words, or more where the head is padded."""
+        head = self.model.get_submodule(self.architecture.head)
+        return Site("head", 0, self.architecture.head, head).d_out
 
     @property
     def takes_positions(self) -> bool:
@@ -93,6 +149,8 @@ class EditableModel:
     @property
     def parallel(self) -> bool:
         """Whether a block runs attention and FFN side by side."""
+        if self.measured is not None:
+            return self.measured.parallel
         return self.architecture.runs_in_parallel(self.model.config)
 
     @property
@@ -160,7 +218,7 @@ class EditableModel:
             raise KeyError(path)
         layer = int(number)
         for kind in ("ffn", "attention"):
-            if self.architecture.site_path(kind, layer) == path:
+            if self.architecture.path_if_any(kind, layer) == path:
                 return self.site(kind, layer)
         for site in self.block_sites(layer):
             if site.path == path:
@@ -233,7 +291,7 @@ class EditableModel:
                 handle = self.model.get_submodule(self.block_path(layer)).register_forward_hook(read)
                 handles.callback(handle.remove)
             self.forward(tokens, cache)
-        tuples = isinstance(seen[0], tuple)
+        tuples = isinstance(seen[0], tuple | list)
         found = [cast("tuple[Tensor, ...]", one)[0] if tuples else cast(Tensor, one) for one in seen]
         return dict(zip(dict.fromkeys(layers), found, strict=True)), tuples
 
@@ -276,9 +334,22 @@ class EditableModel:
             yield
 
     def _attach(self, module: nn.Module, change: Change, where: Where) -> torch.utils.hooks.RemovableHandle:
+        change = self._unflattened(change)
         if where == "input":
             return module.register_forward_pre_hook(_input_hook(change), with_kwargs=True)
         return module.register_forward_hook(_output_hook(change))
+
+    def _unflattened(self, change: Change) -> Change:
+        """Some families run their FFNs over all tokens of all rows in one list [row * seq, d]: a change sees rows."""
+
+        def apply(value: Tensor) -> Tensor | None:
+            rows, seq = self._running
+            if value.ndim != 2 or len(value) != rows * seq or not value.is_floating_point():
+                return change(value)
+            changed = change(value.unflatten(0, (rows, seq)))
+            return None if changed is None else changed.flatten(0, 1)
+
+        return apply
 
     def _call(self, tokens: Tokens, cache: Cache | None = None) -> Float[Tensor, "row seq vocab"]:
         """The padding stands right of every real token, which a causal model never lets see it: no mask is needed.
@@ -287,6 +358,7 @@ class EditableModel:
         would spread (0 * NaN) to the real tokens of the next block.
         """
         ids = tokens.ids.to(self.device)
+        self._running = (ids.shape[0], ids.shape[1])
         before = 0 if cache is None else cache.get_seq_length()
         mask = torch.ones(len(ids), before + ids.shape[1], dtype=torch.long, device=ids.device)
         words: dict[str, Tensor] = {}
@@ -317,7 +389,7 @@ def _input_hook(change: Change) -> Callable[..., tuple[tuple[object, ...], dict[
 
 def _output_hook(change: Change) -> Callable[..., object]:
     def hook(module: nn.Module, args: tuple[object, ...], output: object) -> object:
-        if isinstance(output, tuple):
+        if isinstance(output, tuple | list):
             parts = cast("tuple[object, ...]", output)
             changed = change(cast(Tensor, parts[0]))
             return None if changed is None else (changed, *parts[1:])

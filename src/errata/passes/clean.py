@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
-from errata.models import SHORTEST, EditableModel, Tokens
-from errata.passes.bypass import fresh, hold, hollow, layers_of
+from errata.models import SHORTEST, EditableModel, Tokens, fresh, hold, hollow, layers_of
 from errata.passes.prompts import PASS_TOKENS, PASS_TOKENS_ELSEWHERE, pad
 
 
@@ -30,7 +29,8 @@ class Clean:
     """How many tokens the cache held before."""
     outputs: Mapping[int, Float[Tensor, "row seq d_model"]]
     """What some blocks hand on."""
-    cache: Cache
+    cache: Cache | None
+    """None where the model keeps another state of earlier tokens."""
     tuples: bool
     """Whether the family's blocks hand on a tuple."""
 
@@ -54,14 +54,13 @@ def clean_passes(
     for rows in groups:
         first = shared[rows]
         earlier = prefixes.cache(rows, first) if prefixes else None
-        cache = (
-            earlier or DynamicCache()
-        )  # of whole texts: the model's own would forget what left a sliding window
+        # A cache of whole texts: the model's own would forget what left a sliding window.
+        cache = earlier or (DynamicCache() if model.passes.keeps_tokens else None)
         run = max(least, int((ends[rows] - first).max()))
         group = token_window(tokens, rows, first, run, earlier=earlier is not None)
         outputs, tuples = model.block_outputs(group, blocks, cache)
         before = int(first.max())
-        for layer in layers_of(cache)[:entry]:
+        for layer in [] if cache is None else layers_of(cache)[:entry]:
             hollow(layer, len(rows), before + run)
         passes.append(Clean(rows, first, before, outputs, cache, tuples))
     return passes
@@ -135,10 +134,10 @@ class Cut:
 
         Where a row has fewer tokens before than another, its first places hold numbers that must be masked.
         """
-        width = int(self.start.max())
-        if width == 0:
+        width, whole = int(self.start.max()), self.passes[0].cache
+        if width == 0 or whole is None:
             return None
-        cache = fresh(self.passes[0].cache)
+        cache = fresh(whole)
         for number, layer in enumerate(layers_of(cache)):
             if number < entry:
                 hollow(layer, len(self.rows), width)
@@ -148,7 +147,8 @@ class Cut:
 
     def _earlier(self, name: str, block: int, width: int) -> Float[Tensor, "part head width d"]:
         held = [
-            cast(Tensor, getattr(layers_of(one.cache)[block], name)).transpose(1, 2) for one in self.passes
+            cast(Tensor, getattr(layers_of(cast(Cache, one.cache))[block], name)).transpose(1, 2)
+            for one in self.passes
         ]
         origins = [one.first - one.before for one in self.passes]
         return self._take(held, origins, self.start - width, width).transpose(1, 2)

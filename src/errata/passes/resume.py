@@ -20,8 +20,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from errata.models import SHORTEST, Change, EditableModel, StopForward, Tokens
-from errata.passes.bypass import bypassed, cache_rows, fresh
+from errata.models import (
+    SHORTEST,
+    Change,
+    EditableModel,
+    StopForward,
+    Tokens,
+    bypassed,
+    cache_rows,
+    fresh,
+)
 from errata.passes.clean import Cut, clean_passes, shared_beginnings, token_window
 from errata.passes.prompts import (
     PASS_TOKENS,
@@ -98,6 +106,8 @@ class Resumed:
         nowhere else; otherwise they are at the output of the block below. `last` is the last position that is read of
         each row: nothing behind it is ever run.
         """
+        if not model.passes.enters_blocks:
+            entry, inside = 0, False  # all of it runs again, and the changes are where they are
         aligned = aligns(model)
         ends = last + 1
         start = batch.lookup if aligned else torch.zeros_like(last)
@@ -108,7 +118,9 @@ class Resumed:
         passes = clean_passes(model, batch.tokens, clean_groups, ends, kept, entry, shared)
         parts: list[Part] = []
         for rows in groups:
-            first = start[rows] if aligned else batch.lookup[rows].min().expand(len(rows))
+            first = start[rows]
+            if not aligned and model.passes.keeps_tokens:
+                first = batch.lookup[rows].min().expand(len(rows))
             cut, lookup = Cut(passes, rows, first), batch.lookup[rows] - first
             run = int((ends[rows] - first).max())
             if model.dtype == torch.float64:  # where every digit counts
@@ -213,9 +225,9 @@ def aligns(model: EditableModel) -> bool:
     """Whether rows are resumed together whatever comes before, each at its own lookup position.
 
     Not in float64, where every digit counts: the last bits of a row would depend on what stands beside it. And only
-    where a model can be told positions.
+    where a model can be told positions, and then gives what a whole pass gives.
     """
-    return model.dtype != torch.float64 and model.takes_positions
+    return model.dtype != torch.float64 and model.takes_positions and model.passes.aligns
 
 
 def _of_like_length(ends: Int[Tensor, " row"]) -> list[Int[Tensor, " group"]]:

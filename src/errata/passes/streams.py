@@ -13,8 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
-from errata.models import Change, EditableModel, Site, StopForward, Tokens, Where
-from errata.passes.bypass import bypassed, cache_rows
+from errata.models import Change, EditableModel, Site, StopForward, Tokens, Where, bypassed, cache_rows
 from errata.passes.row_batches import RowBatch
 from errata.passes.shelf import Shelf
 
@@ -62,20 +61,21 @@ class Streams:
         alone: dict[str, Change] = {}
         if wanted.value is not None:
             outputs[wanted.value] = _at(last)
-        elif site.kind == "ffn":
+        elif site.kind == "ffn" and self._model.passes.ffn_alone:
             paths = self._model.architecture.ffn_paths(site.layer)
             alone = dict.fromkeys(paths[:-1], lambda value: _at(last)(value).unsqueeze(1))
             inputs[site.path] = lambda value: value[:, 0]
         cache = self._prefix_cache(number, wanted) if batch.start else None
         found = self._pass(2 * number, batch.ids, site.layer, inputs, outputs, cache, alone)
-        self._entry[number] = site.layer
+        self._entry[number] = site.layer if self._model.passes.enters_blocks else 0
         value = None if wanted.value is None else found["output", wanted.value]
         return Seen(found["input", site.path], value)
 
     def _prefix_cache(self, number: int, wanted: Wanted) -> Cache:
         """Keys and values of the shared tokens, row by row, in every block that the rows are about to run."""
         batch = self._batches[number]
-        end = self._model.site("attention", max(wanted.top, wanted.site.layer)).path
+        top, architecture = max(wanted.top, wanted.site.layer), self._model.architecture
+        end = architecture.path_if_any("attention", top) or architecture.site_path("ffn", top)
         cache = DynamicCache()  # of whole texts: the model's own would forget what has left a sliding window
         self._pass(
             2 * number + 1, batch.prefixes, wanted.site.layer, {end: lambda value: value[:0]}, {}, cache, {}
@@ -95,7 +95,8 @@ class Streams:
         """Run from where the stream at `place` was kept until all is read; keep the stream that enters `layer`."""
         entry = self._entry[place // 2]
         below = self._model.block_path(layer - 1)
-        if layer > entry:
+        keep = layer > entry and self._model.passes.enters_blocks
+        if keep:
             outputs = {**outputs, below: torch.clone}
         found: dict[tuple[Where, str], Tensor] = {}
 
@@ -116,7 +117,7 @@ class Streams:
             self._model.hooked(after, "output"),
         ):
             self._model.forward(_tokens(ids), cache)
-        if layer > entry:
+        if keep:
             self._shelf.put(place, found.pop(("output", below)))
         return found
 

@@ -98,7 +98,7 @@ class Work:
     def _optimizing(self, site: EditSite, rows: Sequence[EncodedRow], speed: float) -> float:
         above = self.model.layers - site.layers[-1]
         block = sum(one.weight.numel() for one in self.model.block_sites(site.layers[-1]))
-        head = len(self.model.tokenizer) * self.model.site("ffn", 0).d_out
+        head = len(self.model.tokenizer) * self.model.site("ffn", self.model.editable_layers[0]).d_out
         tokens = sum(self._times(row) * (len(row.text.ids) - row.lookup) for row in rows)
         reads = sum(self._times(row) * (len(row.text.target) + 1) for row in rows)
         share = len(self.facts) / min(SAMPLE, len(self.facts))
@@ -126,7 +126,7 @@ def _shape_of(model: EditableModel, layers: Sequence[int]) -> Shape:
 
 def _operations_per_second(model: EditableModel) -> float:
     """What products of the model's own shape reach here, of which short rows reach a share."""
-    site = model.site("ffn", 0)
+    site = model.site("ffn", model.editable_layers[0])
     left = torch.ones(256, site.d_in, dtype=site.weight.dtype, device=site.device)
     right = torch.ones(site.d_in, site.d_out, dtype=site.weight.dtype, device=site.device)
     best = float("inf")

@@ -16,6 +16,7 @@ from errata.models import EditableModel, Site
 from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure, missing_moments
 from errata.passes import check_contexts, encode_rows, kl_rows, rewrite_rows
 from errata.planning.beside import facts_beside, option_settings
+from errata.planning.blocks import check_layers, check_maps
 from errata.planning.costs import Costs, Work
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.request import EditRequest, Words
@@ -66,12 +67,13 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
     """
     method = method_named(request.method)
     _check_facts(request)
-    presets = load_presets(request.method)
+    presets = load_presets(request.method).among(model.editable_layers)
     found = presets.for_model(model.name, model.layers, request.preset, lambda: model.fingerprint)
     over = {**dotted(request.settings), **option_settings(request, found.values)}
     settings, preset = settings_for(model, request.method, over, request.preset)
-    _check_layers(model, settings)
+    check_layers(model, settings)
     method.check(model, settings)
+    check_maps(model, method, settings)
     plan = Plan(
         model=model,
         request=request,
@@ -83,18 +85,6 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
         contexts=None if request.contexts is None else check_contexts(request.contexts),
     )
     return plan if request.neighbors == "auto" else plan.with_rows_beside(plan.facts)
-
-
-def _check_layers(model: EditableModel, settings: object) -> None:
-    """Raise where some setting names a block that the model does not have.
-
-    Raises:
-        LayerOutOfRange: naming the setting.
-    """
-    for name, value in flatten(settings).items():
-        if name.rpartition(".")[2] == "layers":
-            for layer in value:
-                model.check_layer(layer, name)
 
 
 def _check_facts(request: EditRequest) -> None:

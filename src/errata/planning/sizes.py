@@ -18,9 +18,9 @@ from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from errata.models import Site, architecture_for
+from errata.models import Site, architecture_of
 from errata.passes import BUDGET, ENOUGH, ENOUGH_ELSEWHERE, MOST, TOKENS_IN_CACHE, Held, bytes_held
 from errata.settings import build, load_presets
 from errata.solve import CHUNK, ELEMENTS, THIN
@@ -95,15 +95,16 @@ def shape_of(name: str, config: PretrainedConfig) -> Shape:
     """The shape of a model with this configuration: built without memory for its weights, and counted.
 
     Raises:
-        UnknownArchitecture: the family is not in `errata/architectures.py`.
+        UnknownArchitecture, UnsupportedArchitecture: the family cannot be edited.
     """
-    architecture = architecture_for(config.model_type)
     with torch.device("meta"):
-        model = cast(nn.Module, AutoModelForCausalLM.from_config(config))
+        model = cast(PreTrainedModel, AutoModelForCausalLM.from_config(config))
+    architecture = architecture_of(model, name)
     blocks = len(cast(nn.ModuleList, model.get_submodule(architecture.blocks)))
-    path = architecture.site_path("ffn", 0)
-    site = Site("ffn", 0, path, model.get_submodule(path))
-    preset = load_presets("pmet").for_model(name, blocks)
+    editable = [layer for layer in range(blocks) if architecture.path_if_any("ffn", layer) is not None]
+    path = architecture.site_path("ffn", editable[0])
+    site = Site("ffn", editable[0], path, model.get_submodule(path))
+    preset = load_presets("pmet").among(editable).for_model(name, blocks)
     return Shape(
         name=name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -111,7 +112,7 @@ def shape_of(name: str, config: PretrainedConfig) -> Shape:
         layers=build(_Layers, {"layers": preset.values["layers"]}).layers,
         d_model=site.d_out,
         d_in=site.d_in,
-        vocabulary=int(config.vocab_size),
+        vocabulary=int(config.get_text_config(decoder=True).vocab_size),
     )
 
 

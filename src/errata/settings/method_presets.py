@@ -53,6 +53,12 @@ class Presets:
     presets: tuple[Preset, ...]
     layer_rules: Mapping[str, str] = field(default_factory=lambda: SEVERAL)
     """Which of `LAYER_RULES` chooses the layers of a model without a preset, by the path of the setting."""
+    editable: tuple[int, ...] | None = None
+    """The blocks among which a rule chooses; None: all."""
+
+    def among(self, editable: Sequence[int]) -> "Presets":
+        """The same for a model in which only these blocks can be edited."""
+        return replace(self, editable=tuple(editable))
 
     def for_model(
         self, name: str, layer_count: int, preset: str | None = None, fingerprint: Fingerprint | None = None
@@ -147,7 +153,9 @@ class Presets:
         self, settings: Sequence[str] | Mapping[str, str], layer_count: int
     ) -> dict[str, Sequence[int]]:
         """What the rules choose for these settings."""
-        return {name: LAYER_RULES[self.layer_rules[name]].choose(layer_count) for name in settings}
+        blocks = range(layer_count) if self.editable is None else self.editable
+        chosen = {name: LAYER_RULES[self.layer_rules[name]].choose(len(blocks)) for name in settings}
+        return {name: tuple(blocks[number] for number in numbers) for name, numbers in chosen.items()}
 
     def _choices(self, layers: Mapping[str, Sequence[int]], layer_count: int) -> str:
         """A sentence for each choice: `Layers: 4-8 of 32 blocks (five consecutive ...).`"""

@@ -170,7 +170,8 @@ class KeyStreams:
         `share`: whether rows share the tokens with which they begin; by default in every dtype but float64. There every
         digit counts, and some families compute attention in float32 all the same: split, it is rounded differently.
         """
-        self._share = prompts.model.dtype != torch.float64 if share is None else share
+        share = prompts.model.dtype != torch.float64 if share is None else share
+        self._share = share and prompts.model.passes.keeps_tokens
         self._model = prompts.model
         self._contexts = len(prompts.contexts)
         self._top = top

@@ -107,13 +107,20 @@ class _Spread:
                     site = model.site(write.kind, layer)
                     seen = streams.read(site, write.path, keys.average)
                     kept = _preserved(kept_streams, site, keys)
-                    delta, realized = _of_main(_SiteUpdate(self, site, write, share, kept), seen)
+                    by = share * _reach(model, write, layers[-1], layer)
+                    delta, realized = _of_main(_SiteUpdate(self, site, write, by, kept), seen)
                     if self.realized is not None and realized is not None:
                         self.realized[site.path] = realized
                     write_deltas(model, {site.path: delta})
                     deltas[site.path] = delta
                 self.on_progress("spread", number + 1, len(layers))
         return deltas
+
+
+def _reach(model: EditableModel, write: Write, top: int, layer: int) -> float:
+    """What a change of the map is multiplied by on its way to where the value stands: 1 but for a scaled residual."""
+    at_block = write.kind == "ffn" and write.path == model.block_path(top)
+    return (model.ffn_factor(layer) or 1.0) if at_block else 1.0
 
 
 @dataclass(frozen=True)

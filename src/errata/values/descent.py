@@ -300,8 +300,7 @@ def _clean_log_p(
     rows = batch.rows_of("preserve")
     if not len(rows):
         # Not len(model.tokenizer): the head may have more rows than there are tokens, or less.
-        vocabulary = cast(int, model.model.config.get_text_config().vocab_size)
-        return torch.zeros(0, vocabulary, dtype=dtype, device=batch.fact.device)
+        return torch.zeros(0, model.vocabulary, dtype=dtype, device=batch.fact.device)
     tokens = batch.tokens.rows(rows)
     with unedited(), torch.no_grad():
         logits = model.logits_at(tokens, torch.arange(len(rows)), tokens.mask.sum(dim=1) - 1)

@@ -108,7 +108,7 @@ def training_settings(model: EditableModel, given: Mapping[str, object]) -> tupl
     Raises:
         UnknownSetting, SettingsError, LayerOutOfRange: as `errata.settings` tells, or a block that is not there.
     """
-    preset = load_presets(PRESETS).for_model(model.name, model.layers)
+    preset = load_presets(PRESETS).among(model.editable_layers).for_model(model.name, model.layers)
     if preset.rule is not None and not preset.by_rule <= given.keys():
         logger.warning("%s", preset.rule)
     values = build(TrainingSettings, preset.values, given)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import Cache
 
-from errata.models import EditableModel
+from errata.models.model import EditableModel
 
 
 @runtime_checkable

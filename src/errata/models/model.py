@@ -264,8 +264,8 @@ class EditableModel:
 
     def block_output(
         self, tokens: Tokens, layer: int, cache: Cache | None = None
-    ) -> tuple[Float[Tensor, "row seq d_model"], bool]:
-        """The residual stream after block `layer`, and whether the block hands it on inside a tuple.
+    ) -> tuple[Float[Tensor, "... d_model"], bool]:
+        """The residual stream [row, seq, d] after block `layer`, and whether the block hands it on inside a tuple.
 
         Without gradients. `cache` gets the keys and values of every block; without one the pass ends at the block.
         """
@@ -274,7 +274,7 @@ class EditableModel:
 
     def block_outputs(
         self, tokens: Tokens, layers: Sequence[int], cache: Cache | None = None
-    ) -> tuple[dict[int, Float[Tensor, "row seq d_model"]], bool]:
+    ) -> tuple[dict[int, Float[Tensor, "... d_model"]], bool]:
         """The same for several blocks, in ascending order."""
         seen: list[object] = []
 

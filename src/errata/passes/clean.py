@@ -27,7 +27,7 @@ class Clean:
     """The first token of each row that ran here: those before are shared, and stand in the cache alone."""
     before: int
     """How many tokens the cache held before."""
-    outputs: Mapping[int, Float[Tensor, "row seq d_model"]]
+    outputs: Mapping[int, Float[Tensor, "... d_model"]]
     """What some blocks hand on."""
     cache: Cache | None
     """None where the model keeps another state of earlier tokens."""

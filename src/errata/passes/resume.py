@@ -118,9 +118,7 @@ class Resumed:
         passes = clean_passes(model, batch.tokens, clean_groups, ends, kept, entry, shared)
         parts: list[Part] = []
         for rows in groups:
-            first = start[rows]
-            if not aligned and model.passes.keeps_tokens:
-                first = batch.lookup[rows].min().expand(len(rows))
+            first = start[rows] if aligned else _first(model, batch.lookup[rows])
             cut, lookup = Cut(passes, rows, first), batch.lookup[rows] - first
             run = int((ends[rows] - first).max())
             if model.dtype == torch.float64:  # where every digit counts
@@ -228,6 +226,11 @@ def aligns(model: EditableModel) -> bool:
     where a model can be told positions, and then gives what a whole pass gives.
     """
     return model.dtype != torch.float64 and model.takes_positions and model.passes.aligns
+
+
+def _first(model: EditableModel, lookup: Int[Tensor, " part"]) -> Int[Tensor, " part"]:
+    """Where rows that are not aligned are resumed together: at their first lookup position, if tokens can be kept."""
+    return lookup.min().expand(len(lookup)) if model.passes.keeps_tokens else torch.zeros_like(lookup)
 
 
 def _of_like_length(ends: Int[Tensor, " row"]) -> list[Int[Tensor, " group"]]:

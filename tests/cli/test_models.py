@@ -14,5 +14,6 @@ def test_models_lists_every_type_edited_or_refused() -> None:
     assert rows["gptj"]["parallel"]
     assert "routes each token" in rows["mixtral"]["reason"]
     said = run("models").stdout
-    assert "self_attn.o_proj" in said
+    assert "transformer.h" in said
+    assert "dense_4h_to_h" in said
     assert "routes each token" in " ".join(said.split())

@@ -69,10 +69,10 @@ def _tell_families(terminal: Terminal) -> None:
     rows = family_rows()
     edited = {name: row for name, row in rows.items() if row.get("edited")}
     refused = {name: row for name, row in rows.items() if not row.get("edited")}
-    made = table("Edited", "Block runs", "Blocks", "Down projection", "Attention output", "Value at")
+    made = table("Edited", "Block runs", "Blocks", "Down projection", "Value at")
     for name, row in edited.items():
-        paths = [", ".join(row.get(key, [])) for key in ("ffn_outputs", "attention_outputs")]
-        made.add_row(name, row.get("order", ""), row.get("blocks", ""), *paths, row.get("value_at", ""))
+        down = ", ".join(row.get("ffn_outputs", []))
+        made.add_row(name, row.get("order", ""), row.get("blocks", ""), down, row.get("value_at", ""))
     terminal.show(made)
     terminal.show(
         "Paths are within the model (blocks) and within block N (outputs): transformer.h.N.mlp.c_proj.\n"

@@ -36,7 +36,9 @@ def stage_of(kind: type[Any], *layers: dict[str, object]) -> Any:
 
 def value_words(site: Any) -> dict[str, Any]:
     """What `plain_target` takes."""
-    return {"layers": site.layers, "lookup": site.lookup, **vars(site.values)}
+    newer = ("least_probability", "learning_rate_scale", "write_unfound")
+    values = {name: value for name, value in vars(site.values).items() if name not in newer}
+    return {"layers": site.layers, "lookup": site.lookup, **values}
 
 
 def spread_words(site: Any) -> dict[str, Any]:

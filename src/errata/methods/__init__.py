@@ -1,7 +1,6 @@
 """The methods, one file each over the shared stages, and their registry."""
 
 from errata.methods.base import (
-    NOT_FINITE,
     Changes,
     EditSite,
     Method,
@@ -12,6 +11,7 @@ from errata.methods.base import (
 )
 from errata.methods.registry import METHODS, method_named, settings_for
 from errata.methods.runs import Run
+from errata.values import NOT_FINITE
 
 __all__ = [
     "METHODS",

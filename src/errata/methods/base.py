@@ -33,6 +33,7 @@ from errata.solve import (
     spread,
 )
 from errata.values import (
+    NOT_FOUND,
     Outcome,
     Targets,
     TargetStore,
@@ -42,8 +43,6 @@ from errata.values import (
     place_path,
 )
 
-NOT_FINITE = "its loss was not a number (NaN or infinite)"
-"""Why a fact is left out."""
 LAYERS = "The blocks that are written, ascending; values stand in the last one."
 LOOKUP = "The token at which values stand and keys are read: the subject's last, or the prompt's last."
 """What every site's `layers` and `lookup` are."""
@@ -286,8 +285,7 @@ def share_out(
         realized=found,
         preserved=KeyPrompts.of(task.model, preserved, ("",), site.lookup) if preserved else None,
     )
-    failed = dict.fromkeys(targets.failed, NOT_FINITE)
-    return Changes(deltas, failed, targets.outcomes, realized=found)
+    return Changes(deltas, targets.reasons, targets.outcomes, realized=found)
 
 
 def values_left(targets: Targets) -> list[int]:
@@ -296,6 +294,11 @@ def values_left(targets: Targets) -> list[int]:
     Raises:
         NoFactsLeft: there is none.
     """
+    if not targets.written and any(why.startswith(NOT_FOUND) for why in targets.reasons.values()):
+        raise NoFactsLeft(
+            f"No fact can be written: {NOT_FOUND}, of none of the {len(targets.failed)}. A larger values.clamp or more "
+            "values.steps may find one; values.least_probability says what is asked."
+        )
     if not targets.written:
         raise NoFactsLeft(
             "The loss of every fact was not a number. Is the model's precision too low, or is it damaged?"

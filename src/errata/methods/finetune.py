@@ -27,12 +27,12 @@ from torch import Tensor
 
 from errata.edits import Delta
 from errata.errors import NoFactsLeft, PromptTooLong, SettingsError
-from errata.methods.base import NOT_FINITE, Changes, Method, Task
+from errata.methods.base import Changes, Method, Task
 from errata.methods.checkpoints import Checkpoint, exact_digest
 from errata.models import EditableModel, Site
 from errata.passes import EncodedRow, batch_rows, by_length, encode_rows, rewrite_rows
 from errata.settings import about
-from errata.values import Surprisal, by_context
+from errata.values import NOT_FINITE, Surprisal, by_context
 
 STAGE = "fine-tuning"
 VERSION = 1

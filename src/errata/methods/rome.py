@@ -32,7 +32,6 @@ from errata.errors import CovarianceError, NoFactsLeft, SettingsError
 from errata.facts import Fact
 from errata.methods.base import (
     LOOKUP,
-    NOT_FINITE,
     Changes,
     Method,
     Task,
@@ -125,7 +124,8 @@ def rome(task: Task, settings: RomeSettings) -> Changes:
             outcome = task.known.get(index)
             if outcome is None:
                 outcome = sequence.value(fact)
-                why = NOT_FINITE if outcome.trace.stop == "not finite" else sequence.write(fact, outcome)
+                one = Targets.of([outcome], settings.values.optimize)
+                why = one.reasons.get(0) or sequence.write(fact, outcome)
                 if why:
                     failed[index] = why
             outcomes.append(outcome)

@@ -8,6 +8,8 @@ ALTERNATIVES: Mapping[str, tuple[str, ...]] = {
     "solve.ridge": ("solve.realised_share",),
     "solve.null_share": ("solve.threshold",),
     "solve.threshold": ("solve.null_share",),
+    "values.learning_rate": ("values.learning_rate_scale",),
+    "values.learning_rate_scale": ("values.learning_rate",),
 }
 """By the end of a path, the ends of those that lose their value: of the same site."""
 

@@ -188,6 +188,7 @@ MATTER_MOST = (
     "solve.ridge",
     "learning_rate",
     "values.learning_rate",
+    "values.learning_rate_scale",
     "values.clamp",
 )
 """Of the settings that a method has, at each of its sites."""

@@ -5,9 +5,11 @@ from errata.values.losses import Surprisal, by_context, divergence
 from errata.values.settings import Place, ValueSettings, ValueSite
 from errata.values.store import TargetStore
 from errata.values.surprisal import measure_targets
-from errata.values.targets import Targets, optimize_targets, rows_for
+from errata.values.targets import NOT_FINITE, NOT_FOUND, Targets, optimize_targets, rows_for
 
 __all__ = [
+    "NOT_FINITE",
+    "NOT_FOUND",
     "Outcome",
     "Place",
     "Surprisal",

@@ -66,6 +66,16 @@ class Outcome:
     initial: dict[Place, Float[Tensor, " d_model"]]
     delta: dict[Place, Float[Tensor, " d_model"]]
     trace: Trace
+    rung: int = 0
+    """Of the ladder (`ladder.py`) on which it was found; 0: with the settings as they are."""
+    found: bool = True
+    """Whether the target is as likely as `values.least_probability` asks."""
+
+    @property
+    def probability(self) -> float:
+        """To which it brings the target: the geometric mean over tokens and contexts; NaN where there is none."""
+        each = self.trace.nll_each[-1]
+        return math.exp(-math.fsum(each) / len(each)) if all(map(math.isfinite, each)) else math.nan
 
 
 Unedited = Callable[[], AbstractContextManager[object]]
@@ -133,10 +143,7 @@ class _Group:
             index=list(range(count)),
             traces=[Trace() for _ in range(count)],
             delta={place: zeros.clone().requires_grad_() for place in settings.optimize},
-            adam={
-                place: _Adam(settings.learning_rate, zeros.clone(), zeros.clone())
-                for place in settings.optimize
-            },
+            adam={place: _Adam(zeros.clone(), zeros.clone()) for place in settings.optimize},
             factor=torch.full((count,), settings.nll_weight, dtype=precise, device=batch.fact.device),
             resumed=Resumed.of(model, batch, entry, _last_read(batch, settings), inside=entry == layer),
             initial={place: zeros.clone() for place in settings.optimize},
@@ -224,7 +231,7 @@ class _Group:
         enough = -math.inf if probability is None else -math.log(probability)
         for fact, trace in enumerate(self.traces):
             loss, kl = trace.loss[-1], trace.kl[-1]
-            on_top = relax and bool(terms.on_top[fact])
+            on_top = relax and bool(terms.on_top[fact]) and self._reaches(trace)
             if not math.isfinite(loss):
                 reasons.append("not finite")
             elif loss < LOSS_ENOUGH:
@@ -239,6 +246,11 @@ class _Group:
             self.factor = torch.full_like(self.factor, self.settings.nll_weight)
             self.factor[terms.on_top] *= RELAXED
         return reasons
+
+    def _reaches(self, trace: Trace) -> bool:
+        """Whether the target is as likely as a value must make it: no fact stops content before."""
+        least, each = self.settings.least_probability, trace.nll_each[-1]
+        return least is None or math.fsum(each) / len(each) <= -math.log(least)
 
     def outcomes(self, reasons: Sequence[str]) -> dict[int, Outcome]:
         """The facts that stop, by their number in the batch."""
@@ -257,10 +269,19 @@ class _Group:
         """One Adam step of every delta, then its projection to ||delta|| <= clamp * ||v0||."""
         gradients = torch.autograd.grad(terms.loss.sum(), list(self.delta.values()))
         for (place, delta), gradient in zip(self.delta.items(), gradients, strict=True):
-            moved = self.adam[place].step(delta.detach(), gradient)
+            moved = self.adam[place].step(delta.detach(), gradient, self._rate(place))
             limit = self.settings.clamp * _norm(self.initial[place])[:, None]
             norm = _norm(moved)[:, None]
             self.delta[place] = torch.where(norm > limit, moved * (limit / norm), moved)
+
+    def _rate(self, place: Place) -> float | Float[Tensor, "fact 1"]:
+        """Adam's learning rate: a number, or of each fact by the size of its clean value."""
+        scale = self.settings.learning_rate_scale
+        if scale is not None:
+            value = self.initial[place]
+            return scale * (_norm(value) / value.shape[1] ** 0.5)[:, None]
+        assert self.settings.learning_rate is not None
+        return self.settings.learning_rate
 
     def keep(self, going: Tensor) -> None:
         """Leave only the facts in `going`; from here on their deltas are leaves of the next pass."""
@@ -315,13 +336,15 @@ def _norm(vectors: Float[Tensor, "fact d_model"]) -> Float[Tensor, " fact"]:
 class _Adam:
     """Adam (Kingma and Ba 2015, alg. 1) with a row of moments for each fact, so that facts can leave."""
 
-    learning_rate: float
     first: Float[Tensor, "fact d_model"]
     second: Float[Tensor, "fact d_model"]
     count: int = 0
 
     def step(
-        self, value: Float[Tensor, "fact d_model"], gradient: Float[Tensor, "fact d_model"]
+        self,
+        value: Float[Tensor, "fact d_model"],
+        gradient: Float[Tensor, "fact d_model"],
+        rate: float | Float[Tensor, "fact 1"],
     ) -> Float[Tensor, "fact d_model"]:
         """The value after one step against the gradient (betas 0.9 and 0.999, eps 1e-8)."""
         self.count += 1
@@ -329,7 +352,7 @@ class _Adam:
         self.second = 0.999 * self.second + 0.001 * gradient**2
         mean = self.first / (1 - 0.9**self.count)
         scale = (self.second / (1 - 0.999**self.count)).sqrt() + 1e-8
-        return value - self.learning_rate * mean / scale
+        return value - rate * mean / scale
 
     def keep(self, going: Tensor) -> None:
         """Drop the moments of the facts that have left."""

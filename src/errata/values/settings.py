@@ -22,7 +22,11 @@ class ValueSettings:
     steps: int = field(
         metadata=about("Largest number of passes per fact, each but the last with an Adam step.")
     )
-    learning_rate: float = field(metadata=about("Learning rate of Adam."))
+    learning_rate: float | None = field(default=None, metadata=about("Learning rate of Adam."))
+    learning_rate_scale: float | None = field(
+        default=None,
+        metadata=about("Instead of that rate: as a multiple of the root mean square of the clean value."),
+    )
     clamp: float = field(
         metadata=about("Largest norm of the delta, as a multiple of the clean value's norm.")
     )
@@ -53,6 +57,13 @@ class ValueSettings:
     )
     preserve_weight: float = field(default=1.0, metadata=about("Weight of those statements in the loss."))
     preserve_rows: int = field(default=4, metadata=about("Preserved statements per fact, at most."))
+    least_probability: float | None = field(
+        default=None,
+        metadata=about("Probability per token, over contexts, to which a value must bring its target."),
+    )
+    write_unfound: bool = field(
+        default=False, metadata=about("Write a value that stays below it all the same.")
+    )
     stop_probability: float | None = field(
         default=None,
         metadata=about(
@@ -66,15 +77,24 @@ class ValueSettings:
             raise SettingsError(
                 f"Setting 'steps' must be at least 1 (one pass that only measures): {self.steps}."
             )
-        for name in ("learning_rate", "clamp"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"Setting {name!r} must be above 0: {getattr(self, name)}.")
+        if (self.learning_rate is None) == (self.learning_rate_scale is None):
+            raise SettingsError(
+                "Setting 'learning_rate' or its alternative 'learning_rate_scale': exactly one must have a value."
+            )
+        for name in ("learning_rate", "learning_rate_scale", "clamp"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingsError(f"Setting {name!r} must be above 0: {value}.")
         for name in ("neighbor_count", "preserve_rows"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"Setting {name!r} must be at least 1: {getattr(self, name)}.")
         for name in ("decay", "kl_weight", "nll_weight", "neighbor_weight", "preserve_weight"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"Setting {name!r} must be 0 or more: {getattr(self, name)}.")
+        if self.least_probability is not None and not 0 < self.least_probability < 1:
+            raise SettingsError(
+                f"Setting 'least_probability' must lie between 0 and 1, or be none: {self.least_probability}."
+            )
         if self.stop_probability is not None and not 0 < self.stop_probability < 1:
             raise SettingsError(
                 f"Setting 'stop_probability' must lie between 0 and 1, or be none: {self.stop_probability}."

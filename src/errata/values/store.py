@@ -109,8 +109,14 @@ def _own(site: ValueSite) -> dict[str, object]:
     own: dict[str, object] = asdict(site.values)
     own["optimise"] = own.pop("optimize")
     own["layers"] = site.layers[-1:]
-    if site.values.stop_probability is None:  # a setting that the first version did not have
-        del own["stop_probability"]
+    for name in (
+        "stop_probability",
+        "learning_rate_scale",
+        "least_probability",
+    ):  # the first version did not have them
+        if own[name] is None:
+            del own[name]
+    del own["write_unfound"]  # what becomes of a value, not what it is
     if site.lookup != "subject_last":  # values that were kept before there was a choice stay known
         own["lookup"] = site.lookup
     return own

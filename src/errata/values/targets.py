@@ -35,10 +35,16 @@ from errata.passes import (
 )
 from errata.runtime import Progress, processes, silent
 from errata.values.descent import Outcome, Trace, Unedited, optimize_batch
+from errata.values.ladder import climb
 from errata.values.settings import Place, ValueSettings, ValueSite
 from errata.values.shares import gather_outcomes
+from errata.values.store import TargetStore
 
 logger = logging.getLogger(__name__)
+
+NOT_FINITE = "its loss was not a number (NaN or infinite)"
+NOT_FOUND = "no value was found that makes the model say it"
+"""Why a fact is left out."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,27 @@ class Targets:
     @property
     def written(self) -> list[int]:
         """The facts that can be written."""
-        return [index for index in range(len(self.traces)) if index not in set(self.failed)]
+        reasons = self.reasons
+        return [index for index in range(len(self.traces)) if index not in reasons]
 
     @property
     def failed(self) -> list[int]:
-        """The facts whose loss was not a number: they cannot be written."""
-        return [index for index, trace in enumerate(self.traces) if trace.stop == "not finite"]
+        """The facts that cannot be written."""
+        return list(self.reasons)
+
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Why, by the fact's index: the loss was not a number, or no value does what it is for."""
+        return {index: why for index, one in enumerate(self.outcomes) if (why := _why_not(one))}
+
+
+def _why_not(outcome: Outcome) -> str:
+    """Why an outcome cannot be written; "" where it can."""
+    if outcome.trace.stop == "not finite":
+        return NOT_FINITE
+    if not outcome.found:
+        return f"{NOT_FOUND}: it comes to a probability of {outcome.probability:.2g}"
+    return ""
 
 
 @runtime_checkable
@@ -118,7 +139,17 @@ def optimize_targets(
     Raises:
         OutOfMemory: memory does not suffice for a single fact. For a batch it is halved until it fits.
     """
-    return _Optimization(model, facts, contexts, site, **how).run()
+    known, keeper = how.get("known", {}), how.get("keeper")
+
+    def again(rung_site: ValueSite, chosen: list[int], rung: int) -> Sequence[Outcome]:
+        more: HowTo = {**how, "known": {}, "keeper": None}
+        if isinstance(keeper, TargetStore):
+            more["keeper"] = keeper.after(["rung", rung])
+        some = [facts[index] for index in chosen]
+        return _Optimization(model, some, contexts, rung_site, **more).run().outcomes
+
+    first = _Optimization(model, facts, contexts, site, **how).run()
+    return Targets.of(climb(facts, site, first.outcomes, list(known), again), site.values.optimize)
 
 
 RunGroups = Callable[[list[list[int]]], Iterable[tuple[list[int], list[Outcome] | None]]]

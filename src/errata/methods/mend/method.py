@@ -15,7 +15,7 @@ from torch import Tensor
 
 from errata.edits import Delta
 from errata.errors import NoFactsLeft, SettingsError
-from errata.methods.base import NOT_FINITE, Changes, Method, Task
+from errata.methods.base import Changes, Method, Task
 from errata.methods.mend.editor import Editor, edited_sites
 from errata.methods.mend.gradients import Factors, Readings, capture
 from errata.methods.mend.store import TrainedEditor, load_editor
@@ -23,6 +23,7 @@ from errata.methods.mend.trainer import train_editor
 from errata.models import EditableModel, Site
 from errata.passes import EncodedText, by_length, encode_text, rewrite_rows
 from errata.settings import about
+from errata.values import NOT_FINITE
 
 STAGE = "gradients"
 FACTS_AT_ONCE = 32

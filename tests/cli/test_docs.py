@@ -19,6 +19,7 @@ PAGES = (
     "docs/covariance.md",
     "docs/locate.md",
     "docs/calibrate.md",
+    "docs/settings.md",
 )
 COMMAND = re.compile(r"^(?:    )?errata ((?!-)[^`#\n]+)", re.MULTILINE)
 

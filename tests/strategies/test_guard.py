@@ -15,7 +15,7 @@ from errata.facts.probes import Neighbor, Probe
 from errata.methods.base import Changes
 from errata.methods.runs import Run
 from errata.strategies import guard
-from errata.strategies.guard import Guard, Health, Watch
+from errata.strategies.guard import PLAIN_TEXTS, Guard, Health, Watch
 from families import FACTS, SENTENCES, tiny_model
 from strategy_cases import assert_untouched, collect_moments, stepped, weights_of
 from tolerances import assert_agree
@@ -112,10 +112,12 @@ def test_a_model_in_good_health_is_left_alone(moments: Path) -> None:
     assert {"perplexity", "neighbor_accuracy"} <= guarded.history[0].keys()
 
 
-def test_without_texts_the_guard_says_what_to_give() -> None:
+def test_without_texts_the_guard_measures_plain_sentences() -> None:
     fact = Fact("The capital of {} is", "Valdoria", "Kestrel")
-    with pytest.raises(errors.FactError, match="no texts"):
-        Watch(Guard(), tiny_model("gpt2"), [fact], 0)
+    model = tiny_model("gpt2")
+    watch, named = (Watch(Guard(texts=texts), model, [fact], 0) for texts in ((), PLAIN_TEXTS))
+    assert watch.before == named.before
+    assert watch.before.accuracy == 1.0
 
 
 @pytest.mark.parametrize("wrong", [{"max_perplexity_ratio": 1.0}, {"min_accuracy_ratio": 1.0}])

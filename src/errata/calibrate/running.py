@@ -177,6 +177,7 @@ class _Calibration:
             covariance=self.request.covariance,
             keep_in=self.journal.values,
             seed=self.request.seed,
+            check=False,
         )
         watched = self.clock.watched(self.on_progress)
         try:

@@ -68,6 +68,7 @@ def edit(
     guard_perplexity: repeating.GuardPerplexity = repeating.GUARD[0],
     guard_accuracy: repeating.GuardAccuracy = repeating.GUARD[1],
     guard_texts: repeating.GuardTexts = None,
+    check: repeating.Check = None,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate", help="Measure the scores before and after, and keep them with the edit."),
@@ -99,7 +100,7 @@ def edit(
         sources = SourceWords(preset=preset, contexts=prefixes, covariance=covariance, seed=seed)
         beside = BesideWords(neighbors=neighbors, keep_unqualified=keep_unqualified, preserve=preserve)
         request = errata.EditRequest(
-            read, method, given, strategy=strategy, keep_in=kept_values(), **sources, **beside
+            read, method, given, strategy=strategy, check=check, keep_in=kept_values(), **sources, **beside
         )
         plan = errata.prepare(load_model(terminal, model, dtype, device, device_map), request)
         if show_plan:

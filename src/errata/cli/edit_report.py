@@ -14,6 +14,8 @@ from errata.cli.bars import duration
 from errata.cli.tables import (
     Change,
     change_table,
+    checks_table,
+    checks_words,
     counted,
     dropped_json,
     dropped_table,
@@ -69,6 +71,10 @@ class EditReport:
     def _show_details(self, terminal: Terminal) -> None:
         if self.edit.realized:
             terminal.show(Text(f"One write realized {realized_words(self.edit.realized)}."))
+        if self.edit.checks:
+            terminal.show(Text(checks_words(self.edit), style="bold"))
+        if any(not one.holds for one in self.edit.checks):
+            terminal.show(checks_table(self.edit))
         if self.edit.history:
             terminal.show(repeating.history_table(self.edit.history))
         if self.edit.dropped:
@@ -91,6 +97,7 @@ class EditReport:
             "dropped": dropped_json(edit),
             "changes": {change.path: change.to_json() for change in changes},
             "realized": to_json(edit.realized),
+            "checks": to_json(edit.checks),
             "seconds": edit.measured["seconds"],
             "strategy": dict(origin.strategy),
             "history": [dict(write) for write in edit.history],

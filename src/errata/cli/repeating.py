@@ -140,6 +140,16 @@ def guard_of(wanted: bool, perplexity: float, accuracy: float, texts: Path | Non
     return errata.Guard(max_perplexity_ratio=perplexity, min_accuracy_ratio=accuracy, texts=lines)
 
 
+Check = Annotated[
+    bool | None,
+    typer.Option(
+        "--check/--no-check",
+        help="Ask every fact after the write, and write again what is not said, within bounds on perplexity and "
+        "neighbors. Default: yes, where no preset is known for the model and nothing of this or of the values is set.",
+        rich_help_panel=PANEL,
+    ),
+]
+
 COLUMNS = {
     "batch": ">Batch",
     "iteration": ">Iter.",

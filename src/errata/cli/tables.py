@@ -23,6 +23,25 @@ def realized_words(realized: Mapping[str, Realized]) -> str:
     return f"{_between(shares, '.2f')} of the median fact's change (lambda {_between(weights, '.3g')})"
 
 
+def checks_words(edit: errata.Edit) -> str:
+    """How many facts the edited model says, in a sentence or two."""
+    hold, count = sum(one.holds for one in edit.checks), len(edit.checks)
+    said = f"Asked after the edit: {hold} of {counted(count, 'fact')} said, with and without a text before the prompt."
+    again, why = (edit.origin.strategy.get(name) for name in ("further_writes", "ended_by"))
+    if again:
+        said += f" Those that were not after the first write were written again ({again} more)."
+    return f"{said} Stopped: {why}." if why and hold < count else said
+
+
+def checks_table(edit: errata.Edit) -> Table:
+    """The facts that do not hold, and why."""
+    made = table("Question", "Target", "Why it does not hold")
+    for one in edit.checks:
+        if not one.holds:
+            made.add_row(one.question, one.target, one.reason)
+    return made
+
+
 def _between(values: Sequence[float], form: str) -> str:
     """0.80, or 0.25 to 0.31."""
     low, high = (format(value, form) for value in (min(values), max(values)))

@@ -1,5 +1,6 @@
 """An edit as an object: the change of each weight, where it came from, its folder, and stacks of several edits."""
 
+from errata.edits.checks import FactCheck
 from errata.edits.deltas import Delta, Realized, check_finite, sites_of, sum_deltas, write_deltas
 from errata.edits.edit import Dropped, Edit, EditOrigin, SettingValue, edit_described, edits_in, load_edit
 from errata.edits.folder import ABOUT
@@ -12,6 +13,7 @@ __all__ = [
     "Edit",
     "EditOrigin",
     "Entry",
+    "FactCheck",
     "Realized",
     "SettingValue",
     "Stack",

@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, cast
 import torch
 from torch import Tensor
 
+from errata.edits.checks import FactCheck
 from errata.edits.deltas import Delta, Realized, check_finite, sites_of, write_deltas
 from errata.edits.folder import ABOUT, WEIGHTS, own_file, read_deltas, read_json
 from errata.errors import AlreadyApplied, EditError, ErrataError, NotApplied, WrongModel
@@ -101,6 +102,8 @@ class Edit:
     """What was measured after each write of a strategy, oldest first."""
     realized: Mapping[str, Realized] = field(default_factory=dict[str, Realized])
     """By module path, where the method solves with a weight: what it amounts to; of several writes, the first."""
+    checks: tuple[FactCheck, ...] = ()
+    """What the edited model said to each fact, where the edit was checked when it was made."""
 
     def apply(self, model: EditableModel) -> None:
         """Write the edit into the model's weights; nothing is written if anything does not fit.
@@ -163,7 +166,9 @@ class Edit:
     def about(self) -> dict[str, object]:
         """Everything of the edit but its tensors, as `edit.json` holds it."""
         changes = {path: _Change(delta.shape, delta.rank) for path, delta in self.deltas.items()}
-        contents = _Contents(changes, self.measured, self.history, self.facts, self.dropped, self.realized)
+        contents = _Contents(
+            changes, self.measured, self.history, self.facts, self.dropped, self.realized, self.checks
+        )
         return {"format": FORMAT, **to_json(self.origin), **to_json(contents)}
 
     def _check(self, model: EditableModel) -> None:
@@ -191,7 +196,7 @@ class _Change:
 class _Contents:
     """What `edit.json` holds next to the edit's origin."""
 
-    JSON: ClassVar = Form(exact=True, optional=("realized",))
+    JSON: ClassVar = Form(exact=True, optional=("realized", "checks"))
 
     changes: Mapping[str, _Change]
     measured: Mapping[str, float]
@@ -199,10 +204,13 @@ class _Contents:
     facts: tuple[Fact, ...]
     dropped: tuple[Dropped, ...]
     realized: Mapping[str, Realized] = field(default_factory=dict[str, Realized])
+    checks: tuple[FactCheck, ...] = ()
 
     def as_edit(self, deltas: Mapping[str, Delta], origin: EditOrigin) -> Edit:
         """With the changes themselves, and where they come from."""
-        return Edit(deltas, self.facts, origin, self.dropped, self.measured, self.history, self.realized)
+        return Edit(
+            deltas, self.facts, origin, self.dropped, self.measured, self.history, self.realized, self.checks
+        )
 
 
 def edits_in(model: EditableModel) -> list[Edit]:

@@ -264,6 +264,7 @@ def _make(
         strategy=strategy,
         keep_in=kept_values(),
         seed=cell.request.seed,
+        check=False,
     )
     return prepare(model, request).run(on_progress, on_write)
 

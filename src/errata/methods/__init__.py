@@ -4,10 +4,12 @@ from errata.methods.base import (
     Changes,
     EditSite,
     Method,
+    SharedSite,
     SiteSettings,
     Task,
     preserves_subjects,
     wordings_of,
+    written_sites,
 )
 from errata.methods.registry import METHODS, method_named, settings_for
 from errata.methods.runs import Run
@@ -20,10 +22,12 @@ __all__ = [
     "EditSite",
     "Method",
     "Run",
+    "SharedSite",
     "SiteSettings",
     "Task",
     "method_named",
     "preserves_subjects",
     "settings_for",
     "wordings_of",
+    "written_sites",
 ]

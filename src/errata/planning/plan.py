@@ -17,12 +17,13 @@ from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure, mi
 from errata.passes import check_contexts, encode_rows, kl_rows, rewrite_rows
 from errata.planning.beside import facts_beside, option_settings
 from errata.planning.blocks import check_layers, check_maps
+from errata.planning.checking import check_settings, checks_itself
 from errata.planning.costs import Costs, Work
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.request import EditRequest, Words
 from errata.runtime import Progress, processes, silent
-from errata.settings import Preset, alternatives_to, dotted, flatten, load_presets
-from errata.strategies import run_steps
+from errata.settings import Preset, alternatives_to, build, dotted, flatten, load_presets
+from errata.strategies import run_checked, run_steps
 
 FEW = 32
 """Facts whose keys say what the weights of a plan amount to."""
@@ -71,6 +72,10 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
     found = presets.for_model(model.name, model.layers, request.preset, lambda: model.fingerprint)
     over = {**dotted(request.settings), **option_settings(request, found.values)}
     settings, preset = settings_for(model, request.method, over, request.preset)
+    check = checks_itself(request, preset)
+    if check:
+        over = {**check_settings(request, settings), **over}
+        settings = build(method.settings, preset.values, over)
     check_layers(model, settings)
     method.check(model, settings)
     check_maps(model, method, settings)
@@ -81,6 +86,7 @@ def prepare(model: EditableModel, request: EditRequest) -> "Plan":
         settings=settings,
         preset=preset,
         overrides=over,
+        check=check,
         facts=tuple(request.facts),
         contexts=None if request.contexts is None else check_contexts(request.contexts),
     )
@@ -128,6 +134,8 @@ class Plan:
     """None: sampled from the model when the plan runs."""
     notes: tuple[str, ...] = ()
     """What should be known before it runs, one sentence each."""
+    check: bool = False
+    """Whether the edit asks every fact after the write, and writes again what is missing."""
 
     def __post_init__(self) -> None:
         """Refuse a stack of another model, and a covariance folder that cannot be used."""
@@ -162,7 +170,7 @@ class Plan:
             if name in own:
                 source = "your settings"
             elif name in over:
-                source = "an option (--neighbors, --preserve)"
+                source = "an option (--neighbors, --preserve, --check)"
             elif name in self.preset.by_rule:
                 source = "rule" if name.rpartition(".")[2] == "layers" else f"defaults of {self.method.name}"
             else:
@@ -175,7 +183,8 @@ class Plan:
         """How the method is repeated."""
         strategy = self.request.strategy
         if strategy is None:
-            return "all facts in one write"
+            again = "; those that are not said after it once more (--check)" if self.check else ""
+            return f"all facts in one write{again}"
         batches = f"batches of {strategy.batch_size}" if strategy.batch_size else "all facts at once"
         guard = ", with a guard" if strategy.guard else ""
         return f"{batches}, up to {strategy.iterations} iterations (stop rule {strategy.stop}){guard}"
@@ -372,6 +381,8 @@ class Settled:
 
     def _write(self, stages: Run, on_write: Callable[[int], None] | None) -> Edit:
         strategy = self.plan.request.strategy
+        if self.plan.check:
+            return run_checked(stages, self.facts)
         if strategy is None:
             return stages.as_edit(self.facts, stages.changes(self.facts))
         return run_steps(stages, self.facts, strategy, on_write)

@@ -50,6 +50,9 @@ class EditRequest:
     keep_in: str | os.PathLike[str] | None = None
     """Where finished values are kept, so that a run that was killed resumes."""
     seed: int = 0
+    check: bool | None = None
+    """Ask every fact after the write, and write again what is missing (`errata.strategies`); default: where no preset
+    is known for the model, and neither a strategy nor settings of the values are given."""
 
     def __post_init__(self) -> None:
         """Refuse what no method, or not this one, can do."""
@@ -59,10 +62,22 @@ class EditRequest:
         self._check_values_needed(row)
         if self.strategy is not None:
             check_strategy(row, self.strategy)
+        self._check_checkable(row)
         if not self.hold and row.earlier_keys == "always":
             raise SettingsError(
                 f"{row.name} always knows the keys of earlier edits; they cannot be left out (--no-hold)."
             )
+
+    def _check_checkable(self, row: Method[object]) -> None:
+        """Raise where a check is asked for that there cannot be.
+
+        Raises:
+            SettingsError: the method optimizes no values, or a strategy says already what is written again.
+        """
+        if self.check and not row.optimizes_values:
+            raise SettingsError(f"--check is for methods that optimize values, and {row.name} does not.")
+        if self.check and self.strategy is not None:
+            raise SettingsError("--check decides by itself what is written again; leave the iterations out.")
 
     def _check_values_needed(self, row: Method[object]) -> None:
         """Raise where an option needs values and the method optimizes none.
@@ -99,6 +114,7 @@ class Words(SourceWords, BesideWords, total=False):
     """The keywords of `errata.edit`: the fields of `EditRequest` after its settings."""
 
     strategy: Strategy | None
+    check: bool | None
     stack: Stack | None
     hold: bool
     keep_in: str | os.PathLike[str] | None

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from errata.errors import FactError, SettingsError
+from errata.errors import SettingsError
 from errata.evaluation import Edited, Pair, make_plan, measure, text_perplexity
 from errata.facts import Fact, Probe
 from errata.models import ALMANAC, EditableModel
@@ -18,6 +18,21 @@ from errata.moments import EMBEDDED, corpus_texts
 
 TEXTS = 50
 PROBES = 100
+PLAIN_TEXTS = (
+    "The train was late, so we waited on the platform and talked about the weather.",
+    "Water boils at a lower temperature high in the mountains than at the sea.",
+    "She opened the window, looked at the garden for a while and went back to her book.",
+    "In the first half of the year, sales rose while the costs stayed about the same.",
+    "To make the dough, mix flour, salt and water, and let it rest for an hour.",
+    "The committee meets on the first Monday of every month to discuss the budget.",
+    "If the light does not turn on, check first whether the cable is plugged in.",
+    "He had never been fond of long speeches, and this one was no exception.",
+    "Most birds in this forest leave in autumn and come back in the spring.",
+    "The old bridge was closed last week because one of its pillars has a crack.",
+    "Children learn to count long before they understand what numbers are.",
+    "After the match both teams thanked the crowd, and the lights went out slowly.",
+)
+"""What perplexity is measured on where the facts bring nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +40,8 @@ class Guard:
     """How much a model may lose before a write is taken back.
 
     `texts`: what perplexity is measured on; default: texts of the embedded corpus for the embedded model, the
-    neighborhood prompts with their answers for every other. Neighborhood prompts that an edit sees (the question of
-    a fact, or one of its neighbors) do not count.
+    neighborhood prompts with their answers for every other, and a few plain sentences where the facts have none.
+    Neighborhood prompts that an edit sees (the question of a fact, or one of its neighbors) do not count.
 
     Raises:
         SettingsError: a bound that every write, or none, would break.
@@ -114,9 +129,4 @@ def _default_texts(model: EditableModel, facts: Sequence[Fact], seed: int) -> tu
     if model.name == ALMANAC:
         return tuple(text for text, _ in zip(corpus_texts(EMBEDDED), range(TEXTS), strict=False))
     known = [f"{probe.prompt} {probe.target}" for probe in _neighbors(facts, seed)]
-    if not known:
-        raise FactError(
-            "The guard has no texts to measure perplexity on: the facts have no neighborhood_prompts with answers. "
-            "Give some: --guard-texts FILE, one text a line."
-        )
-    return tuple(known[:TEXTS])
+    return tuple(known[:TEXTS]) or PLAIN_TEXTS

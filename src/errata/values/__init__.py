@@ -4,7 +4,7 @@ from errata.values.descent import Outcome, Trace, place_path
 from errata.values.losses import Surprisal, by_context, divergence
 from errata.values.settings import Place, ValueSettings, ValueSite
 from errata.values.store import TargetStore
-from errata.values.surprisal import measure_targets
+from errata.values.surprisal import TargetMeasure, measure_targets
 from errata.values.targets import NOT_FINITE, NOT_FOUND, Targets, optimize_targets, rows_for
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Outcome",
     "Place",
     "Surprisal",
+    "TargetMeasure",
     "TargetStore",
     "Targets",
     "Trace",

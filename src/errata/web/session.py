@@ -186,7 +186,9 @@ class Session:
         space.stack, space.measured, space.files = stack, measured, files
         space.edits = (*space.edits, Made(stack.entries[-1], chosen, written.facts))
         space.drafts, space.compared, space.count = (), compared, space.count + 1
-        space.note = "".join(f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped)
+        left_out = [f"{one.fact.question!r} was left out: {one.reason}. " for one in written.dropped]
+        missing = [f"{one.question!r}: {one.reason}. " for one in written.checks if not one.holds]
+        space.note = "".join([*left_out, *missing])
 
     def undo(self, space: Workspace, name: str) -> Job:
         """Take any one of the edits out.

@@ -17,7 +17,7 @@ from families import CONTEXTS, FACTS, tiny_model
 from method_cases import CASES
 from moments_cases import Moments
 from poison import own_token, poisoned
-from registry_cases import assert_identical, assert_untouched, editable, weights_of
+from registry_cases import assert_identical, assert_untouched, weights_of
 from tolerances import FORWARD, KEYS, assert_agree
 
 
@@ -64,7 +64,7 @@ def test_a_fact_whose_loss_is_not_a_number_is_left_out(
 def test_a_killed_edit_goes_on_where_it_was(
     method: str, stage: str, moments: Moments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny_model("gemma3_text" if editable(tiny_model("gemma3_text"), method) else "gpt2")
+    model = tiny_model("gemma3_text")
     before, settings = weights_of(model), CASES[method].given(model)
     monkeypatch.setattr(memory, "MOST", 1)
     uninterrupted = edit(model, FACTS, method, settings, contexts=CONTEXTS, covariance=moments(model))

@@ -40,8 +40,6 @@ class Case:
     preset: str = "llama-2-iterative"
     """A preset of some other model."""
     samples_contexts: bool = True
-    post_norm: bool = True
-    """Whether families are edited that normalise after the FFN."""
     moments: bool = True
     """Whether second moments are needed."""
     stages: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
@@ -119,7 +117,6 @@ CASES: dict[str, Case] = {
         settings=SETTINGS,
         strong={**STRONG, "solve.covariance_weight": 0.1},
         written=down_projections(1, 2),
-        post_norm=False,
         stages={"optimization": (4, 3), "spread": (2, 0)},
         refused=(
             *stepwise(),
@@ -136,7 +133,6 @@ CASES: dict[str, Case] = {
         strong={**STRONG, "solve.ridge": 0.01, "solve.threshold": 10.0},
         written=down_projections(1, 2),
         preset="llama-3",
-        post_norm=False,
         stages={"optimization": (4, 3), "spread": (2, 0)},
         refused=(
             *stepwise(),
@@ -160,7 +156,6 @@ CASES: dict[str, Case] = {
         layers="early.layers",
         quick={"early.values.steps": 1, "late.values.steps": 1, "late.layers": [3]},
         preset="almanac",
-        post_norm=False,
         stages={
             "optimization": (4, 7),
             "spread": (2, 4),

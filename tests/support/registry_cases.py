@@ -5,7 +5,6 @@ from torch import Tensor
 
 from errata.edits.edit import Edit
 from errata.models.model import EditableModel
-from method_cases import CASES
 
 
 def weights_of(model: EditableModel) -> dict[str, Tensor]:
@@ -23,8 +22,3 @@ def assert_identical(one: Edit, other: Edit) -> None:
         mine, theirs = delta.tensors, other.deltas[path].tensors
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-
-
-def editable(model: EditableModel, method: str) -> bool:
-    """Some methods mind where a family normalises."""
-    return CASES[method].post_norm or not model.architecture.post_norm

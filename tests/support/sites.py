@@ -36,7 +36,7 @@ def stage_of(kind: type[Any], *layers: dict[str, object]) -> Any:
 
 def value_words(site: Any) -> dict[str, Any]:
     """What `plain_target` takes."""
-    newer = ("least_probability", "learning_rate_scale", "write_unfound")
+    newer = ("least_probability", "learning_rate_scale", "write_unfound", "context_tokens")
     values = {name: value for name, value in vars(site.values).items() if name not in newer}
     return {"layers": site.layers, "lookup": site.lookup, **values}
 

@@ -20,7 +20,7 @@ from errata.calibrate.search import BASE, Search, best_of
 from errata.calibrate.space import STAGES, TIME, Space, Stage
 from errata.errors import ErrataError
 from errata.facts import Apart, Fact
-from errata.methods import method_named
+from errata.methods import contexts_for, fitting_preset, method_named
 from errata.models import ALMANAC, EditableModel
 from errata.planning import EditRequest, prepare
 from errata.runtime import Progress, atomic_file, digest_of, silent, to_json
@@ -79,13 +79,14 @@ class _Calibration:
         method = method_named(request.method)
         presets = load_presets(request.method)
         preset = presets.for_model(model.name, model.layers, DEFAULT)
+        preset = fitting_preset(model, preset, dotted(request.settings))
         settings = build(method.settings, preset.values, request.settings)
         method.check(model, settings)
         pool = find_pool(model, _candidates(model, request), request, on_progress)
         own = dotted(request.settings)
         space = Space(flatten(settings), model.layers, presets.layer_rules, frozenset(own))
         texts = _texts(model, request)
-        contexts = method.contexts(model, request.seed)
+        contexts = contexts_for(model, method, settings, request.seed)
         journal = Journal.of(_digest(model, request, space, pool, (texts, contexts)))
         clock = journal.clock()
         clock.used += time.monotonic() - began

@@ -7,11 +7,12 @@ from errata.methods.base import (
     SharedSite,
     SiteSettings,
     Task,
+    contexts_for,
     preserves_subjects,
     wordings_of,
     written_sites,
 )
-from errata.methods.registry import METHODS, method_named, settings_for
+from errata.methods.registry import METHODS, fitting_preset, method_named, settings_for
 from errata.methods.runs import Run
 from errata.values import NOT_FINITE
 
@@ -25,6 +26,8 @@ __all__ = [
     "SharedSite",
     "SiteSettings",
     "Task",
+    "contexts_for",
+    "fitting_preset",
     "method_named",
     "preserves_subjects",
     "settings_for",

@@ -92,8 +92,8 @@ def check(model: EditableModel, settings: AlphaEditSettings) -> None:
     """AlphaEdit's value is MEMIT's.
 
     Raises:
-        SettingsError: another place than the block's output, or another weight than the FFN's.
-        UnsupportedArchitecture: the family normalises after the FFN.
+        SettingsError: another place than the block's output or the FFN's own, or another weight than the FFN's.
+        UnsupportedArchitecture: the value is the block's output, and the family normalizes after the FFN.
     """
     check_block_value(model, settings, "alphaedit")
 
@@ -111,7 +111,7 @@ def alphaedit(task: Task, settings: AlphaEditSettings) -> Changes:
         check_null_space(task.covariance(site), settings.solve, site)
     targets = task.optimize(settings)
     solver = _Solver(task, settings)
-    changes = share_out(task, targets, settings, lambda _: "block", solver)
+    changes = share_out(task, targets, settings, lambda _: settings.values.optimize[0], solver)
     return replace(changes, key_sums=solver.key_sums)
 
 

@@ -33,8 +33,10 @@ from errata.solve import (
     spread,
 )
 from errata.values import (
+    CONTEXT_TOKENS,
     NOT_FOUND,
     Outcome,
+    Place,
     Targets,
     TargetStore,
     ValueSettings,
@@ -43,6 +45,10 @@ from errata.values import (
     place_path,
 )
 
+BLOCK: tuple[Place, ...] = ("block",)
+FFN: tuple[Place, ...] = ("ffn",)
+"""Where MEMIT's value stands: in the residual stream; and where the FFN's output is normalized before it joins that, at
+the down projection's own output."""
 LAYERS = "The blocks that are written, ascending; values stand in the last one."
 LOOKUP = "The token at which values stand and keys are read: the subject's last, or the prompt's last."
 """What every site's `layers` and `lookup` are."""
@@ -212,6 +218,18 @@ class Method(Generic[S]):
         return self.sites is not no_sites
 
 
+def contexts_for(model: EditableModel, method: Method[Any], settings: Any, seed: int) -> tuple[str, ...]:
+    """The contexts of a run to which nobody gives any: the method's own, or longer ones where its sites ask for them.
+
+    Longer ones stand for the sentences that facts are asked behind: on SmolLM2-135M an edit made behind texts of 28
+    tokens does half the harm to perplexity (docs/log.md).
+    """
+    lengths = {site.values.context_tokens for site in method.sites(settings)} - {CONTEXT_TOKENS}
+    if not lengths:
+        return method.contexts(model, seed)
+    return sample_contexts(model, seed, ((max(lengths), 1),))
+
+
 def wordings_of(sites: Iterable[EditSite]) -> int:
     """How many edit_prompts of a fact some site uses."""
     return max((site.keys.templates for site in sites), default=0)
@@ -324,20 +342,23 @@ def check_places(
 
 
 def check_block_value(model: EditableModel, site: SharedSite, method: str, path: str = "") -> None:
-    """Raise unless the value is the block's output, to which the down projections that are written add as they are.
+    """Raise unless the value stands where the down projections that are written add to it as they are.
+
+    That is the block's output, or the FFN's own (`FFN`).
 
     Raises:
-        SettingsError: another place than the block's output, or another weight than the FFN's.
-        UnsupportedArchitecture: the family normalises after the FFN.
+        SettingsError: another place than one of these, or another weight than the FFN's.
+        UnsupportedArchitecture: the value is the block's output, and the family normalizes after the FFN.
     """
-    check_places(site.values, optimize=("block",), needed=("block",), method=method, path=path)
+    if site.values.optimize != FFN:
+        check_places(site.values, optimize=BLOCK, needed=BLOCK, method=method, path=path)
     if site.spread.write != ("ffn",):
         raise SettingsError(
             f"Setting '{path}spread.write' is {list(site.spread.write)}; {method} writes ['ffn'] only."
         )
-    if any(model.ffn_factor(layer) is None for layer in site.layers):
+    if site.values.optimize == BLOCK and any(model.ffn_factor(layer) is None for layer in site.layers):
         raise UnsupportedArchitecture(
-            f"{model.name} is of family {model.architecture.model_type}, which normalises after the FFN: a change of "
-            f"the down projection does not add to the block's output as {method} assumes. Use --method pmet, whose "
-            "value stands at the down projection."
+            f"{model.name} is of family {model.architecture.model_type}, which normalizes after the FFN: a change of "
+            f"the down projection does not add to the block's output. Leave '{path}values.optimize' out, or set it to "
+            "ffn: the value then stands at the down projection's own output."
         )

@@ -14,11 +14,11 @@ from errata.models import EditableModel
 
 
 def check(model: EditableModel, settings: SiteSettings) -> None:
-    """MEMIT's value is the block's output, to which a down projection must add as it is.
+    """MEMIT's value is the block's output, or the FFN's own where the family normalizes that (`FFN`).
 
     Raises:
-        SettingsError: another place than the block's output, or another weight than the FFN's.
-        UnsupportedArchitecture: the family normalises after the FFN.
+        SettingsError: another place, or another weight than the FFN's.
+        UnsupportedArchitecture: the value is the block's output, and the family normalizes after the FFN.
     """
     check_block_value(model, settings, "memit")
 
@@ -26,7 +26,7 @@ def check(model: EditableModel, settings: SiteSettings) -> None:
 def memit(task: Task, settings: SiteSettings) -> Changes:
     """v* = h^L + delta (eq. 16), spread by 1/left (alg. 1)."""
     targets = task.optimize(settings)
-    return write_targets(task, targets, settings, place_of=lambda _: "block")
+    return write_targets(task, targets, settings, place_of=lambda _: settings.values.optimize[0])
 
 
 METHOD = Method(

@@ -6,11 +6,12 @@ A new method is one file beside this one, one TOML in `presets/`, and one line i
 import difflib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from errata.errors import SettingsError, UnknownSetting
 from errata.methods import alphaedit, finetune, memit, pmet, rome, two_site
-from errata.methods.base import Method
+from errata.methods.base import BLOCK, FFN, Method
 from errata.methods.mend import METHOD as MEND
 from errata.models import EditableModel
 from errata.settings import SUFFIX, Preset, build, dotted, load_presets
@@ -64,7 +65,27 @@ def settings_for(
     settings = method_named(method).settings
     if preset is not None and preset.endswith(SUFFIX):
         _check_file(preset, settings, found)
+    found = fitting_preset(model, found, dotted(given))
     return build(settings, found.values, given), found
+
+
+def fitting_preset(model: EditableModel, preset: Preset, given: Mapping[str, object]) -> Preset:
+    """The preset with MEMIT's value at the down projection where the family normalizes the FFN's output.
+
+    A place that somebody gives stays, and is refused with the reason.
+    """
+    if all(model.ffn_factor(layer) is not None for layer in model.editable_layers):
+        return preset
+    moved = [
+        name
+        for name, value in preset.values.items()
+        if name.endswith("values.optimize") and value in (BLOCK, list(BLOCK)) and name not in given
+    ]
+    return replace(
+        preset,
+        values={**preset.values, **dict.fromkeys(moved, FFN)},
+        by_rule=preset.by_rule | frozenset(moved),
+    )
 
 
 def _check_file(file: str, settings: type[Any], preset: Preset) -> None:

@@ -26,6 +26,8 @@ from dataclasses import dataclass, replace
 from errata.edits import write_deltas
 from errata.errors import SettingsError
 from errata.methods.base import (
+    BLOCK,
+    FFN,
     Changes,
     Method,
     SiteSettings,
@@ -39,9 +41,7 @@ from errata.methods.memit import memit
 from errata.methods.pmet import pmet
 from errata.models import EditableModel, Site
 from errata.runtime import Progress
-from errata.values import Outcome, Place
-
-BLOCK: tuple[Place, ...] = ("block",)
+from errata.values import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,11 @@ def check(model: EditableModel, settings: TwoSiteSettings) -> None:
 
     Raises:
         SettingsError: other places than theirs, another weight than the FFN's, or a late layer below an early one.
-        UnsupportedArchitecture: the family normalises after the FFN.
+        UnsupportedArchitecture: a value is the block's output, and the family normalizes after the FFN.
     """
     early, late = settings.early, settings.late
     check_block_value(model, early, "two_site", "early.")
-    if late.values.optimize == BLOCK:
+    if late.values.optimize in (BLOCK, FFN):
         check_block_value(model, late, "two_site", "late.")
     else:
         check_places(late.values, ("attention", "ffn"), late.spread.write, "two_site", "late.")
@@ -103,8 +103,8 @@ def two_site(task: Task, settings: TwoSiteSettings) -> Changes:
 
 
 def late_write(task: Task, settings: SiteSettings) -> Changes:
-    """MEMIT's write where the value is the block's output, else PMET's."""
-    return memit(task, settings) if settings.values.optimize == BLOCK else pmet(task, settings)
+    """MEMIT's write where one place is optimized, else PMET's."""
+    return memit(task, settings) if settings.values.optimize in (BLOCK, FFN) else pmet(task, settings)
 
 
 def _of(task: Task, chosen: Sequence[int], known: Mapping[int, Outcome]) -> Task:

@@ -87,10 +87,7 @@ def measure(
         for batch in processes.share(batches):
             _add_batch(model, sites, batch, sums, products)
             done += len(batch) * processes.count()
-            if limits.tokens is None:
-                on_progress(STAGE, min(done, limits.samples), limits.samples)
-            else:
-                on_progress(STAGE, min(sums.tokens * processes.count(), limits.tokens), limits.tokens)
+            on_progress(STAGE, *_so_far(limits, done, sums.tokens * processes.count()))
         sums.add_texts([document.text for document in window])
         _check_finite(model, sums)
         if after_window is not None:
@@ -100,6 +97,13 @@ def measure(
     finished = sums.texts if limits.tokens is None else limits.tokens
     on_progress(STAGE, finished, finished)
     return sums
+
+
+def _so_far(limits: Limits, texts: int, tokens: int) -> tuple[int, int]:
+    """How much has been read, and of how much: in tokens where those are limited, else in texts."""
+    if limits.tokens is None:
+        return min(texts, limits.samples), limits.samples
+    return min(tokens, limits.tokens), limits.tokens
 
 
 def in_main(model: EditableModel, sites: Sequence[Site], sums: Sums) -> Sums:

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from errata.edits import Edit, Realized
 from errata.errors import FactError
 from errata.facts import Fact, contradictions
-from errata.methods import EditSite, Method, Run, method_named, settings_for
+from errata.methods import EditSite, Method, Run, contexts_for, method_named, settings_for
 from errata.models import EditableModel, Site
 from errata.moments import CovarianceRecipe, Factors, default_recipe, ensure, missing_moments
 from errata.passes import check_contexts, encode_rows, kl_rows, rewrite_rows
@@ -298,7 +298,7 @@ class Plan:
             CovarianceError: second moments cannot be measured, or are damaged or another model's.
         """
         plan, neighbors = self._with_neighbors(on_progress)
-        contexts = plan.contexts or plan.method.contexts(plan.model, plan.request.seed)
+        contexts = plan.contexts or contexts_for(plan.model, plan.method, plan.settings, plan.request.seed)
         contexts = tuple(processes.agreed(contexts))
         plan._check_rows(contexts)
         moments = plan._measured_moments(on_progress)

@@ -116,7 +116,10 @@ def _own(site: ValueSite) -> dict[str, object]:
     ):  # the first version did not have them
         if own[name] is None:
             del own[name]
-    del own["write_unfound"]  # what becomes of a value, not what it is
+    del (
+        own["write_unfound"],
+        own["context_tokens"],
+    )  # what becomes of a value; and what the contexts say themselves
     if site.lookup != "subject_last":  # values that were kept before there was a choice stay known
         own["lookup"] = site.lookup
     return own

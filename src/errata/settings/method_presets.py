@@ -51,6 +51,9 @@ class Presets:
     """By the paths of the settings."""
     source: str
     presets: tuple[Preset, ...]
+    rule: Mapping[str, object] = field(default_factory=dict[str, object])
+    """What a model without a preset has instead of the defaults, by the paths of the settings."""
+    rule_source: str = ""
     layer_rules: Mapping[str, str] = field(default_factory=lambda: SEVERAL)
     """Which of `LAYER_RULES` chooses the layers of a model without a preset, by the path of the setting."""
     editable: tuple[int, ...] | None = None
@@ -131,12 +134,12 @@ class Presets:
 
     def _by_rule(self, name: str, layer_count: int) -> Preset:
         layers = self._layers(self.layer_rules, layer_count)
-        values = {**self.defaults, **layers}
+        values = {**overlaid(self.defaults, self.rule), **layers}
         *others, last = [setting for setting in values if _matters(setting)]
         most = f"{', '.join(others)} and {last} matter" if others else f"{last} matters"
         rule = (
             f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. "
-            f"{self._choices(layers, layer_count)} All else: the defaults in presets/{self.method}.toml. Better values "
+            f"{self._choices(layers, layer_count)} All else: presets/{self.method}.toml. Better values "
             f"can be set one by one ({most} most) or taken from a preset of a similar model: "
             f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
         )
@@ -144,7 +147,7 @@ class Presets:
             name="rule",
             models=(name,),
             values=values,
-            source=self.source,
+            source=self.rule_source or self.source,
             rule=rule,
             by_rule=frozenset(values),
         )
@@ -226,7 +229,7 @@ def load_presets(method: str) -> Presets:
     """Read `presets/<method>.toml`.
 
     The file: `layer_rules`, unless they are `{ layers = "several" }`; tables `[defaults]` with a `source`,
-    `[defaults.values]` and so on; and one `[[preset]]` for each published row, with its `name`, the `models` it is for,
+    `[defaults.values]` and so on; `[rule]`, where a model without a preset is to have other values than those; and one `[[preset]]` for each published row, with its `name`, the `models` it is for,
     its `source`, and the settings in which it differs from the defaults (`values.steps = 30`). Rows of one name are
     one preset, with values for some models in particular; a row for no model is the one for all others.
 
@@ -238,12 +241,16 @@ def load_presets(method: str) -> Presets:
     table = _read(method)
     defaults = dotted(table["defaults"])
     source = str(defaults.pop("source"))
+    rule = dotted(table.get("rule", {}))
+    rule_source = str(rule.pop("source", ""))
     return Presets(
         method=method,
         defaults=defaults,
         source=source,
         presets=tuple(_preset(row, defaults) for row in table["preset"]),
         layer_rules=table.get("layer_rules", SEVERAL),
+        rule=rule,
+        rule_source=rule_source,
     )
 
 

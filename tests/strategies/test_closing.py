@@ -1,7 +1,8 @@
 """The edit looks at itself: what is asked, what is written again and taken back, and what is said of the rest."""
 
 import json
-from dataclasses import replace
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,25 +16,28 @@ from errata.planning.request import EditRequest
 from errata.settings.schema import flatten
 from errata.strategies import closing
 from errata.strategies.closing import raised
-from errata.strategies.guard import Guard
+from errata.strategies.guard import Guard, Health, Watch
 from errata.strategies.steps import Strategy
 from families import CONTEXTS, FACTS, tiny_model
 from moments_cases import Moments
 
 WEAK: dict[str, object] = {
     "layers": [1, 2],
-    "values.steps": 12,
+    "values.steps": 60,
     "values.learning_rate": 0.5,
-    "values.clamp": 6.0,
+    "values.clamp": 10.0,
     "values.decay": 0.0,
+    "values.kl_weight": 0.0,
     "values.least_probability": "none",
-    "solve.realised_share": 0.3,
+    "solve.realised_share": 0.1,
 }
+EASY = (Fact("Today I see {}", "Valdoria", "was"), Fact("Today I see {}", "Orin Vasker", "the"))
+"""Targets of one token right behind the subject, which even a random model can learn."""
 
 
-def plan_of(folder: Path, facts: int = 3, method: str = "memit", **settings: object) -> Plan:
+def plan_of(folder: Path, facts: int = 2, method: str = "memit", **settings: object) -> Plan:
     given = {**WEAK, **{name.replace("__", "."): value for name, value in settings.items()}}
-    request = EditRequest(FACTS[:facts], method, given, contexts=CONTEXTS, covariance=folder, check=True)
+    request = EditRequest(EASY[:facts], method, given, contexts=CONTEXTS, covariance=folder, check=True)
     return prepare(tiny_model("gpt2"), request)
 
 
@@ -42,16 +46,23 @@ def folder(moments: Moments) -> Path:
     return moments(tiny_model("gpt2"))
 
 
-class Strict:
+@dataclass(frozen=True)
+class Said:
+    """An answer, of which only this is asked."""
+
+    correct: bool
+
+
+class Strict(Watch):
     """A guard that is content with the first write alone."""
 
     def __init__(self, *_: object) -> None:
         self.complaints = iter(["", *["too much is lost"] * 9])
 
-    def measure(self) -> None:
-        """Nothing is measured."""
+    def measure(self) -> Health:
+        return Health(1.0, 1.0)
 
-    def complaint(self, now: None) -> str:
+    def complaint(self, now: Health) -> str:
         return next(self.complaints)
 
 
@@ -62,19 +73,19 @@ def weights(plan: Plan) -> list[torch.Tensor]:
 def test_what_is_missing_is_written_again_and_the_model_is_left_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closing, "BOUNDS", Guard(max_perplexity_ratio=1e6, min_accuracy_ratio=0))
+    monkeypatch.setattr(closing, "BOUNDS", Guard(max_perplexity_ratio=1e6, min_accuracy_ratio=0.0))
     plan = plan_of(folder)
     before = weights(plan)
     plain = replace(plan, check=False).run()
     edit = plan.run()
     assert all(torch.equal(one, two) for one, two in zip(before, weights(plan), strict=True))
     with plain.applied(plan.model):
-        carried = closing.measure_targets(plan.model, FACTS[:3], CONTEXTS).on_top
+        carried = closing.measure_targets(plan.model, EASY, CONTEXTS).on_top
     assert not bool(carried.all()), "the case is of a write that is too weak"
     kept = [record for record in edit.history if record["kept"]]
     assert len(kept) > 1, edit.origin.strategy
     with edit.applied(plan.model):
-        now = closing.measure_targets(plan.model, FACTS[:3], CONTEXTS)
+        now = closing.measure_targets(plan.model, EASY, CONTEXTS)
     assert [one.behind_contexts for one in edit.checks] == now.on_top.tolist()
     assert int(now.on_top.sum()) > int(carried.sum())
     assert edit.origin.strategy["further_writes"] == len(kept) - 1
@@ -90,7 +101,7 @@ def test_an_edit_that_holds_is_the_plain_one_to_the_last_bit(
         assert torch.equal(delta.matrix, checked.deltas[path].matrix)
     assert (checked.history, dict(checked.origin.strategy)) == ((), {})
     assert plain.checks == ()
-    assert len(checked.checks) == 3
+    assert len(checked.checks) == 2
 
 
 def test_the_bounds_take_a_further_write_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,23 +126,27 @@ def test_a_value_that_is_not_found_is_left_out_with_the_reason(folder: Path) -> 
 
 
 def test_another_fact_that_is_said_instead_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two targets for nearly one question: the model can say one of them."""
     monkeypatch.setattr(closing, "ROUNDS", 0)
-    other = replace(FACTS[0], prompt=f" {FACTS[0].prompt}", target_new=FACTS[1].target_new)
-    own = {**WEAK, "solve.realised_share": 0.99}
-    request = EditRequest([FACTS[0], other], "memit", own, contexts=("",), covariance=folder, check=True)
-    checks = prepare(tiny_model("gpt2"), request).run().checks
-    reasons = [one.reason for one in checks if not one.said]
-    assert reasons
-    assert any(reason.startswith("contradicted by another fact: the model says") for reason in reasons), (
-        checks
-    )
+    weak = {**WEAK, "solve.realised_share": 0.01}
+    request = EditRequest(EASY, "memit", weak, contexts=CONTEXTS, covariance=folder, check=True)
+    plan = prepare(tiny_model("gpt2"), request)
+    asked = plan.run().checks
+    assert not any(one.said for one in asked)
+    assert all(one.reason.startswith("not realized") for one in asked)
+    for answers in (True, False):  # whether the model says the other fact's target
+        monkeypatch.setattr(
+            closing, "measure", lambda _model, _plan, said=answers: defaultdict(lambda: Said(said))
+        )
+        reasons = [one.reason for one in plan.run().checks]
+        assert all(
+            one.startswith("contradicted by another fact: the model says") == answers for one in reasons
+        )
 
 
 def test_the_raised_settings_have_a_smaller_lambda(folder: Path) -> None:
     plan = plan_of(folder)
     assert flatten(raised(plan.method.settings, plan.settings))["solve.realised_share"] == pytest.approx(
-        4 * (0.3 / 0.7) / (1 + 4 * (0.3 / 0.7))
+        4 * (0.1 / 0.9) / (1 + 4 * (0.1 / 0.9))
     )
     request = EditRequest(FACTS, "memit", {"layers": [1], "solve.covariance_weight": 8.0})
     weighted = prepare(plan.model, request)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import plain
-from errata.errors import ErrataError, UnsupportedArchitecture
+from errata.errors import ErrataError
 from errata.facts.fact import Fact
 from errata.methods import METHODS, settings_for
 from errata.methods.base import Task
@@ -59,7 +60,7 @@ def row_of(model: EditableModel, decoder: bool) -> FamilyRow:
 
 
 def check_edits(model: EditableModel) -> None:
-    """PMET's edit, and MEMIT's where the value may stand at the block: each as it is written out in `plain.py`."""
+    """PMET's edit, and MEMIT's, at the block or at the projection: each as it is written out in `plain.py`."""
     check_edit(model, "pmet")
     check_edit(model, "memit")
 
@@ -83,12 +84,9 @@ def check_edit(model: EditableModel, method: str) -> None:
         given["values.optimize"] = ["ffn"]
     settings, _ = settings_for(model, method, given)
     factors = {model.ffn_factor(layer) for layer in layers}
-    try:
-        METHODS[method].check(model, settings)
-    except UnsupportedArchitecture:
-        assert method == "memit"
-        assert None in factors
-        return
+    METHODS[method].check(model, settings)
+    everywhere = all(model.ffn_factor(layer) is not None for layer in editable)
+    assert ("block" in settings.values.optimize) == (method == "memit" and everywhere)
     task = Task(model, [FACT], ("",), moment_of, silent)
     deltas = METHODS[method].run(task, settings).deltas
     assert set(deltas) == {model.site("ffn", layer).path for layer in layers}
@@ -102,10 +100,10 @@ def check_edit(model: EditableModel, method: str) -> None:
 
 
 def plain_updates(
-    model: EditableModel, method: str, settings: object, factors: set[float | None]
+    model: EditableModel, method: str, settings: Any, factors: set[float | None]
 ) -> dict[tuple[str, int], Tensor]:
     """The edit once more, in whole passes and by an explicit inverse."""
-    place = "block" if method == "memit" else "ffn"
+    place = "block" if "block" in settings.values.optimize else "ffn"
     target = plain.plain_target(model, FACT, ("",), **value_words(settings), relax=method == "pmet")
     (factor,) = factors if place == "block" else (1.0,)
     return plain.plain_spread(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from errata.errors import NoFactsLeft, SettingsError
+from errata.facts.fact import Fact
 from errata.methods.base import SiteSettings
 from errata.methods.registry import METHODS, settings_for
 from errata.methods.runs import Run
@@ -26,6 +27,10 @@ SHORT: dict[str, object] = {
     "values.learning_rate": 0.5,
     "values.clamp": 1.0,
 }
+
+
+EASY = Fact("Today I see {}", "Valdoria", "was")
+"""Its target is one token right behind the subject, which even a random model can learn."""
 
 
 def site_of(**values: object) -> SiteSettings:
@@ -141,12 +146,19 @@ def test_bounds_and_rates_without_a_sense_are_refused() -> None:
 def test_pmet_does_not_stop_content_before_the_bound() -> None:
     """Its rule ends a fact once the target is on top with little divergence, however unlikely it still is."""
     model = tiny_model("gpt2")
-    easy = {**SHORT, "values.steps": 12, "values.kl_weight": 0.0, "values.decay": 0.0, "values.clamp": 8.0}
+    easy = {
+        **SHORT,
+        "values.steps": 60,
+        "values.learning_rate": 0.5,
+        "values.kl_weight": 0.0,
+        "values.decay": 0.0,
+        "values.clamp": 8.0,
+    }
     plain = settings_for(model, "pmet", easy)[0]
-    early = optimize_targets(model, FACTS[:1], CONTEXTS, plain, relax=True).outcomes[0]
+    early = optimize_targets(model, [EASY], CONTEXTS, plain, relax=True).outcomes[0]
     assert early.trace.stop == "argmax and KL"
     least = (1 + early.probability) / 2
     bound = settings_for(model, "pmet", {**easy, "values.least_probability": least})[0]
-    later = optimize_targets(model, FACTS[:1], CONTEXTS, bound, relax=True).outcomes[0]
+    later = optimize_targets(model, [EASY], CONTEXTS, bound, relax=True).outcomes[0]
     assert len(later.trace.loss) > len(early.trace.loss)
     assert later.probability > early.probability

@@ -229,9 +229,10 @@ def load_presets(method: str) -> Presets:
     """Read `presets/<method>.toml`.
 
     The file: `layer_rules`, unless they are `{ layers = "several" }`; tables `[defaults]` with a `source`,
-    `[defaults.values]` and so on; `[rule]`, where a model without a preset is to have other values than those; and one `[[preset]]` for each published row, with its `name`, the `models` it is for,
-    its `source`, and the settings in which it differs from the defaults (`values.steps = 30`). Rows of one name are
-    one preset, with values for some models in particular; a row for no model is the one for all others.
+    `[defaults.values]` and so on; `[rule]`, where a model without a preset is to have other values than those; and one
+    `[[preset]]` for each published row, with its `name`, the `models` it is for, its `source`, and the settings in
+    which it differs from the defaults (`values.steps = 30`). Rows of one name are one preset, with values for some
+    models in particular; a row for no model is the one for all others.
 
     Raises:
         UnknownSetting: there is no such file; the message lists those there are.

@@ -6,7 +6,7 @@ block (`measuring.py`): a wrong guess is refused there, never used.
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import cast
 
 from torch import nn
@@ -50,10 +50,10 @@ def derive(model: PreTrainedModel, name: str) -> Architecture:
         UnknownArchitecture: it has no list of blocks, or no embeddings or head.
         UnsupportedArchitecture: no block has an FFN that ends in one plain linear map.
     """
-    model_type = cast(str, model.config.model_type)
-    paths = {id(module): path for path, module in model.named_modules()}
+    model_type = model.config.model_type
+    paths = {id(module): path for path, module in named_modules(model)}
     embeddings = paths.get(id(model.get_input_embeddings()))
-    head = paths.get(id(model.get_output_embeddings()))
+    head = paths.get(id(cast("nn.Module | None", model.get_output_embeddings())))
     if embeddings is None or head is None:
         what = "token embeddings" if embeddings is None else "a language model's head"
         raise _unknown(model, name, f"it names no {what}")
@@ -92,7 +92,7 @@ def parts_of(block: nn.Module, width: int) -> BlockParts:
     ]
     output = _last([path for path, shape in ffn if shape[0] == width], FFN_ENDS)
     attention = _last([path for path in mixing if "att" in path] or mixing, ATTENTION_ENDS)
-    routed = any("expert" in path or "router" in path for path, _ in block.named_modules())
+    routed = any("expert" in path or "router" in path for path, _ in named_modules(block))
     missing = [(output, ROUTED if routed else NO_FFN), (attention, NO_ATTENTION)]
     reason = next((reason for found, reason in missing if found is None), "")
     return BlockParts(attention, output, _inputs(ffn, output, width), reason)
@@ -115,12 +115,17 @@ def _inputs(ffn: list[tuple[str, tuple[int, int]]], output: str | None, width: i
     )
 
 
+def named_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Every module inside, and the module itself, by path."""
+    return cast("Iterator[tuple[str, nn.Module]]", module.named_modules())
+
+
 def _maps(block: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
     """The path and shape [d_out, d_in] of each linear map within a block."""
-    for path, module in block.named_modules():
+    for path, module in named_modules(block):
         if isinstance(module, nn.Linear | Conv1D) and module.weight.ndim == 2:
-            size = (int(module.weight.shape[0]), int(module.weight.shape[1]))
-            yield path, size[::-1] if isinstance(module, Conv1D) else size
+            rows, columns = int(module.weight.shape[0]), int(module.weight.shape[1])
+            yield path, (columns, rows) if isinstance(module, Conv1D) else (rows, columns)
 
 
 def _is_ffn(path: str) -> bool:
@@ -135,17 +140,21 @@ def _last(paths: list[str], names: tuple[str, ...]) -> str | None:
 
 def _blocks(model: PreTrainedModel, embeddings: str, name: str) -> str:
     """The path of the list of blocks: the one nearest to the embeddings, with the most linear maps in it."""
-    lists = [
+    lists: list[tuple[str, nn.ModuleList]] = [
         (path, module)
-        for path, module in model.named_modules()
+        for path, module in named_modules(model)
         if isinstance(module, nn.ModuleList)
         and len(module)
-        and all(len(list(_maps(one))) > 1 for one in module)
+        and all(len(list(_maps(one))) > 1 for one in cast("Iterable[nn.Module]", module))
     ]
     outer = [one for one in lists if not any(one[0].startswith(f"{path}.") for path, _ in lists)]
     if not outer:
         raise _unknown(model, name, "it has no list of blocks")
-    return max(outer, key=lambda one: (_shared(one[0], embeddings), sum(1 for _ in one[1].modules())))[0]
+
+    def near(one: tuple[str, nn.ModuleList]) -> tuple[int, int]:
+        return _shared(one[0], embeddings), len(list(named_modules(one[1])))
+
+    return max(outer, key=near)[0]
 
 
 def _unknown(model: PreTrainedModel, name: str, why: str) -> UnknownArchitecture:

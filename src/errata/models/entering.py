@@ -13,7 +13,8 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from errata.models.bypass import bypassed, hold, hollow, layers_of
-from errata.models.model import EditableModel, Passes, StopForward, Tokens
+from errata.models.model import Change, EditableModel, Passes, StopForward, Tokens
+from errata.models.probing import size_of
 
 START = 4
 """Tokens that are kept in the check."""
@@ -36,7 +37,7 @@ def measure_passes(
             return False
         if found.shape != whole.shape:
             return False
-        return float((found - whole).double().norm()) <= tolerance * float(whole.double().norm())
+        return size_of(found - whole) <= tolerance * size_of(whole)
 
     entry = model.layers // 2
     both = holds(lambda: _entered(model, tokens, leaving, entry, START))
@@ -86,7 +87,7 @@ def _kept(model: EditableModel, tokens: Tokens, entry: int) -> Cache:
     cache = DynamicCache()
     model.block_outputs(tokens, [0], cache)
     layers = layers_of(cache)
-    plain = all(type(layer) is DynamicLayer for layer in layers)
+    plain = {type(layer) for layer in layers} == {DynamicLayer}
     others = {name for layer in layers for name, value in vars(layer).items() if isinstance(value, Tensor)}
     if not plain or not others <= {"keys", "values"}:
         raise TypeError("a cache that cannot be cut by rows")
@@ -104,7 +105,10 @@ def _alone(model: EditableModel, tokens: Tokens, layer: int) -> Float[Tensor, "r
         seen.append(value[:, 0])
         raise StopForward
 
-    cut = {path: lambda value: value[:, -1:] for path in inputs}
-    with model.hooked({**cut, output: read}, "input"):
+    def last(value: Tensor) -> Tensor:
+        return value[:, -1:]
+
+    changes: dict[str, Change] = {**dict.fromkeys(inputs, last), output: read}
+    with model.hooked(changes, "input"):
         model.forward(tokens)
     return seen[0]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 import transformers
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from errata.errors import CheckpointError, MissingExtra, OutputExists, UnknownArchitecture
 from errata.runtime import atomic_folder, cache_root
@@ -92,7 +92,7 @@ def _check_header(path: Path) -> str:
                 f"{path} is not a GGUF file: it does not begin with the bytes GGUF. Give a .gguf file, or the folder "
                 "that holds config.json and model.safetensors."
             )
-        (version,) = cast("tuple[int]", struct.unpack("<I", start[4:]))
+        (version,) = struct.unpack("<I", start[4:])
         if version not in VERSIONS:
             raise CheckpointError(
                 f"{path} has GGUF version {version}, and little-endian {' and '.join(map(str, VERSIONS))} can be read. "
@@ -108,8 +108,8 @@ def _convert(path: Path, folder: Path) -> None:
     """Write the file's configuration and tokenizer as transformers keeps them."""
     words = {"gguf_file": str(path.absolute()), "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(str(folder), **words)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **words)
+        config = cast(PretrainedConfig, AutoConfig.from_pretrained(str(folder), **words))
+        tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(str(folder), **words))
     except READING as error:
         if "architecture" in str(error) and "support" in str(error):
             raise UnknownArchitecture(

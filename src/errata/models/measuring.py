@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from errata.errors import UnsupportedArchitecture
 from errata.models.entering import measure_passes
 from errata.models.model import EditableModel, Measured
-from errata.models.probing import LATER, TOUCHED, Probe, Reading, at_tokens
+from errata.models.probing import LATER, TOUCHED, Probe, Reading, at_tokens, size_of
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.08}
 """Of the size of what is compared."""
@@ -151,16 +151,16 @@ class _Judge:
         if not bool(two.isfinite().all()):  # half precision overflows: the row is believed
             return None if self.record.derived or self.record.post_norm else 1.0
         c = float(one @ two / (one @ one))
-        rounding = ROUNDING * torch.finfo(self.model.dtype).eps * float(size[:, TOUCHED].double().norm())
-        if float((two - c * one).norm()) > self.tolerance * float(two.norm()) + rounding:
+        rounding = ROUNDING * torch.finfo(self.model.dtype).eps * size_of(size[:, TOUCHED])
+        if size_of(two - c * one) > self.tolerance * size_of(two) + rounding:
             return None
         return self._rounded(c)
 
     def _reaches_others(self, came: Tensor) -> bool:
         """Whether tokens changed whose inputs did not: then a pass cannot be resumed inside the block."""
         others = [token for token in range(LATER) if token not in TOUCHED]
-        size = self.tolerance * float(came.double().norm())
-        return any(float(at_tokens(came, token).double().norm()) > size for token in others)
+        size = self.tolerance * size_of(came)
+        return any(size_of(at_tokens(came, token)) > size for token in others)
 
     def _rounded(self, c: float) -> float:
         """A factor without its measurement's error, where it is 1 or a number in the configuration."""
@@ -178,8 +178,8 @@ class _Judge:
                 continue
             now, before = seen.inputs[kind, layer], clean.inputs[kind, layer]
             if kind == "attention":
-                slack = max(torch.finfo(self.model.dtype).eps, 1e-5) * float(before.double().norm())
-                if float((now - before)[:, :LATER].double().norm()) > slack:
+                slack = max(torch.finfo(self.model.dtype).eps, 1e-5) * size_of(before)
+                if size_of((now - before)[:, :LATER]) > slack:
                     self._refuse(
                         f"block {layer} lets a token see later ones, so it is no causal language model"
                     )
@@ -244,7 +244,7 @@ class _Judge:
 
     def _agree(self, one: Tensor, two: Tensor, size: Tensor) -> bool:
         """Whether two tensors are the same but for rounding, in the measure of a third."""
-        return float((one - two).double().norm()) <= self.tolerance * float(size.double().norm())
+        return size_of(one - two) <= self.tolerance * size_of(size)
 
 
 def _product(module: nn.Module, given: Tensor) -> Tensor:

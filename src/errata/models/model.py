@@ -346,7 +346,7 @@ class EditableModel:
             rows, seq = self._running
             if value.ndim != 2 or len(value) != rows * seq or not value.is_floating_point():
                 return change(value)
-            changed = change(value.unflatten(0, (rows, seq)))
+            changed = change(value.reshape(rows, seq, -1))
             return None if changed is None else changed.flatten(0, 1)
 
         return apply

@@ -84,16 +84,19 @@ class Probe:
         inputs: dict[str, Change] = {}
         for kind, layer in self.paths:
             for path in self.record.ffn_paths(layer)[:-1] if kind == "ffn" else ():
-                inputs[path] = lambda value: self._added(value, (LATER,), value)
+                inputs[path] = self._disturbed
         return self._probed(clean, "ffn", inputs)
 
     def touched_attention(self, clean: Reading) -> Reading:
         """Each attention's output changed at two tokens, and what enters the block at a later one."""
-        inputs = {
-            self.record.block_path(layer): lambda value: self._added(value, (LATER,), value)
-            for layer in clean.entering
+        inputs: dict[str, Change] = {
+            self.record.block_path(layer): self._disturbed for layer in clean.entering
         }
         return self._probed(clean, "attention", inputs)
+
+    def _disturbed(self, value: Tensor) -> Tensor:
+        """A tensor with noise at a later token."""
+        return self._added(value, (LATER,), value)
 
     def _probed(self, clean: Reading, kind: str, disturbed: Mapping[str, Change]) -> Reading:
         """A pass in which every block gets the clean stream, and the outputs of one kind of map are changed."""
@@ -149,10 +152,15 @@ class Probe:
         value = value.clone()
         for number, token in enumerate(at):
             there = at_tokens(like, token).float()
-            scale = (there.norm() / there.numel() ** 0.5).clamp_min(1e-3)
+            scale = max(size_of(there) / there.numel() ** 0.5, 1e-3)
             noise = torch.randn(value.shape[-1], generator=self.noise).to(value.device)
             at_tokens(value, token).add_((noise * scale * (1 + number)).to(value))
         return value
+
+
+def size_of(value: Tensor) -> float:
+    """The Euclidean norm over all numbers, in float64."""
+    return float(cast(Tensor, torch.linalg.vector_norm(value.double())))
 
 
 def at_tokens(value: Tensor, which: int | slice) -> Tensor:

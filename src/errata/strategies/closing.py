@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -187,14 +187,14 @@ class _Closing:
         """Every fact that was written, as the model stands now."""
         assert self.state is not None
         facts = [self.facts[index] for index in self.written]
-        bare = measure_targets(self.run.model, facts, ("",)).on_top.tolist()
+        bare = cast("list[bool]", measure_targets(self.run.model, facts, ("",)).on_top.tolist())
         reached = self._reached()
         found: list[FactCheck] = []
         for place, fact in enumerate(facts):
             one = FactCheck(
                 question=fact.question,
                 target=fact.target_new,
-                said=bool(bare[place]),
+                said=bare[place],
                 behind_contexts=bool(self.state.on_top[place]),
                 probability=math.exp(-float(self.state.nll[place])),
                 realized=reached[place],

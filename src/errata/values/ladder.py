@@ -65,10 +65,13 @@ def climb(
 
     `optimize` finds the values of some facts at a site again, and is given the number of the rung.
     """
-    least, best = site.values.least_probability, list(outcomes)
+    least = site.values.least_probability
+    best: list[Outcome] = [*outcomes]
     if least is None:
         return tuple(best)
-    low = [index for index in range(len(best)) if index not in set(fixed) and _reached(best[index]) < least]
+    low: list[int] = [
+        index for index in range(len(best)) if index not in set(fixed) and _reached(best[index]) < least
+    ]
     for number, rung in enumerate(LADDER, start=1):
         if not low:
             break

@@ -167,7 +167,7 @@ def test_a_later_edit_knows_the_keys_of_the_earlier_ones(
 ) -> None:
     """What an edit changes at the earlier facts' keys is less when it knows them."""
     model = tiny_model("gpt2")
-    own: dict[str, object] = {**SETTINGS, "solve.covariance_weight": 1.0}
+    own: dict[str, object] = {**SETTINGS, "solve.covariance_weight": 1.0, "keys.average": "half"}
     given, folder = {**(at("early.", own) if method == "two_site" else own), **more}, moments(model)
     before = weights_of(model)
 

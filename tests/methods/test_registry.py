@@ -13,6 +13,7 @@ import errata
 from errata import errors
 from errata.edits.edit import load_edit
 from errata.facts.fact import Fact
+from errata.methods.base import contexts_for
 from errata.methods.registry import METHODS, method_named, settings_for
 from errata.models import ledger
 from errata.models.model import EditableModel
@@ -164,7 +165,12 @@ def test_one_call_twice_is_one_edit(method: str, moments: Moments, tmp_path: Pat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_contexts_are_sampled_with_the_seed_and_recorded(method: str, moments: Moments) -> None:
-    model, case, chosen = tiny_model("gpt2"), CASES[method], METHODS[method].contexts
+    model, case = tiny_model("gpt2"), CASES[method]
+    settings, _ = settings_for(model, method, case.given(model))
+
+    def chosen(model: EditableModel, seed: int) -> tuple[str, ...]:
+        return contexts_for(model, METHODS[method], settings, seed)
+
     sampled = edit(model, FACTS[:1], method, case.given(model), covariance=moments(model), seed=3)
     assert sampled.origin.contexts == chosen(model, 3)
     assert case.samples_contexts == (chosen(model, 3) != chosen(model, 0))

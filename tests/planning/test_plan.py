@@ -177,7 +177,7 @@ def test_the_sources_of_settings(model: EditableModel) -> None:
     plan = prepare(model, EditRequest(TOGETHER, "memit", {"values.steps": 3}, preserve="subject"))
     sources = {row.name: row.source for row in plan.setting_rows()}
     assert sources["values.steps"] == "your settings"
-    assert sources["values.preserve"] == "an option (--neighbors, --preserve)"
+    assert sources["values.preserve"] == "an option (--neighbors, --preserve, --check)"
     assert sources["layers"] == "rule"
     assert sources["values.clamp"] == "defaults of memit"
     assert sources["values.neighbor_prefix"] == "built-in default"

@@ -236,7 +236,7 @@ def test_one_process_alone_speaks_and_writes(tmp_path: Path, capfd: pytest.Captu
     statuses_of(2, tmp_path / "told", lambda: command("evaluate", there.model, "-f", str(there.facts)))
     assert capfd.readouterr().out.count("Efficacy") == 1
     statuses_of(2, tmp_path / "told", lambda: command("models"))
-    assert capfd.readouterr().out.count("Family") == 1
+    assert capfd.readouterr().out.count("What a record says is measured") == 1
 
 
 def test_a_mistake_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -174,7 +174,17 @@ def shares(**by_site: float) -> dict[str, object]:
 
 BY_RULE_SINCE: dict[str, dict[str, object]] = {
     "pmet": shares(only=0.8),
-    "memit": shares(only=0.8),
+    "memit": shares(only=0.8)
+    | {
+        "values.steps": 20,
+        "values.learning_rate": None,
+        "values.learning_rate_scale": 0.18,
+        "values.clamp": 2.0,
+        "values.kl_weight": 0.0,
+        "values.stop_probability": 0.8,
+        "values.context_tokens": 28,
+        "keys.average": "plain",
+    },
     "two_site": shares(early=0.5, late=0.8),
     "alphaedit": {
         "solve.realised_share": 0.8,
@@ -183,7 +193,7 @@ BY_RULE_SINCE: dict[str, dict[str, object]] = {
         "solve.threshold": None,
     },
 }
-"""What a model without a preset gets since then: shares, where it got the numbers of GPT-J and Llama-3."""
+"""What a model without a preset gets since then: shares, where it got the numbers of GPT-J and Llama-3; MEMIT, more."""
 
 
 def composed(row: Mapping[str, Any]) -> dict[str, object]:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import SettingsError, UnknownSetting
+from errata.settings.alternatives import overlaid
 from errata.settings.layer_rules import (
     LAYER_RULES,
     last_layers_by_rule,
@@ -211,7 +212,7 @@ def test_a_model_without_preset_gets_the_rule_which_says_so(method: str) -> None
     preset = presets.for_model("someone/new-model", 32)
     chosen = {name: LAYER_RULES[rule].choose(32) for name, rule in presets.layer_rules.items()}
     layers = next(iter(chosen.values()))
-    assert preset.values == {**presets.defaults, **chosen}
+    assert preset.values == {**overlaid(presets.defaults, presets.rule), **chosen}
     assert preset.rule is not None
     blocks = (
         f"ayers: {layers[0]}-{layers[-1]} of 32 blocks" if len(layers) > 1 else f"{layers[0]} of 32 blocks"

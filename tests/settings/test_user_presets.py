@@ -49,7 +49,7 @@ def test_it_is_found_by_itself_and_by_its_name() -> None:
         assert values(named) == ("calibrated", "2-3")
     found = load_presets("memit").for_model("my-model", 12, None, lambda: WEIGHTS)
     assert found.source == "calibrated on 2026-01-02 with 7 facts"
-    assert (found.values["values.clamp"], found.values["values.steps"]) == (1.25, 25)
+    assert (found.values["values.clamp"], found.values["values.steps"]) == (1.25, 20)
 
 
 def test_default_names_what_the_model_has_without_it() -> None:

@@ -56,7 +56,6 @@ def collect(
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1,
             metavar="N",
             help="Read N texts; the published programs read 100,000. Default: see --tokens.",
         ),

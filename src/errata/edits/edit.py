@@ -169,7 +169,11 @@ class Edit:
         contents = _Contents(
             changes, self.measured, self.history, self.facts, self.dropped, self.realized, self.checks
         )
-        return {"format": FORMAT, **to_json(self.origin), **to_json(contents)}
+        newer = {
+            name for name in ("realized", "checks") if not getattr(self, name)
+        }  # files without them stay as they were
+        told = {name: value for name, value in to_json(contents).items() if name not in newer}
+        return {"format": FORMAT, **to_json(self.origin), **told}
 
     def _check(self, model: EditableModel) -> None:
         if any(_same_edit(edit, self) for edit in edits_in(model)):

@@ -33,7 +33,6 @@ from errata.solve import (
     spread,
 )
 from errata.values import (
-    CONTEXT_TOKENS,
     NOT_FOUND,
     Outcome,
     Place,
@@ -224,7 +223,8 @@ def contexts_for(model: EditableModel, method: Method[Any], settings: Any, seed:
     Longer ones stand for the sentences that facts are asked behind: on SmolLM2-135M an edit made behind texts of 28
     tokens does half the harm to perplexity (docs/log.md).
     """
-    lengths = {site.values.context_tokens for site in method.sites(settings)} - {CONTEXT_TOKENS}
+    given = [site.values.context_tokens for site in method.sites(settings)]
+    lengths = [tokens for tokens in given if tokens is not None]
     if not lengths:
         return method.contexts(model, seed)
     return sample_contexts(model, seed, ((max(lengths), 1),))

@@ -14,12 +14,14 @@ LEAST_PROBABILITY = 0.5
 def checks_itself(request: EditRequest, preset: Preset) -> bool:
     """Whether the edit is checked: as asked, or else where nobody has chosen how it is made.
 
-    A published preset is the paper's single write; whoever repeats writes or sets up the values decides alone.
+    A published preset is the paper's single write; whoever repeats writes, or sets up the values (here or in a
+    preset of their own), decides alone.
     """
     if request.check is not None:
         return request.check
     published = {one.name for one in load_presets(request.method).presets}
-    own_values = any(f".{name}".partition(".values.")[1] for name in dotted(request.settings))
+    chosen = [*dotted(request.settings), *(name for name in preset.values if name not in preset.by_rule)]
+    own_values = any(f".{name}".partition(".values.")[1] for name in chosen)
     return (
         method_named(request.method).optimizes_values
         and request.strategy is None

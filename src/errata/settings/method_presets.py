@@ -139,7 +139,7 @@ class Presets:
         most = f"{', '.join(others)} and {last} matter" if others else f"{last} matters"
         rule = (
             f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. "
-            f"{self._choices(layers, layer_count)} All else: presets/{self.method}.toml. Better values "
+            f"{self._choices(layers, layer_count)} All else: the defaults in presets/{self.method}.toml. Better values "
             f"can be set one by one ({most} most) or taken from a preset of a similar model: "
             f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
         )

@@ -2,13 +2,12 @@
 
 from errata.values.descent import Outcome, Trace, place_path
 from errata.values.losses import Surprisal, by_context, divergence
-from errata.values.settings import CONTEXT_TOKENS, Place, ValueSettings, ValueSite
+from errata.values.settings import Place, ValueSettings, ValueSite
 from errata.values.store import TargetStore
 from errata.values.surprisal import TargetMeasure, measure_targets
 from errata.values.targets import NOT_FINITE, NOT_FOUND, Targets, optimize_targets, rows_for
 
 __all__ = [
-    "CONTEXT_TOKENS",
     "NOT_FINITE",
     "NOT_FOUND",
     "Outcome",

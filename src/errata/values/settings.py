@@ -8,8 +8,6 @@ from errata.passes import Lookup
 from errata.settings import about
 
 Place = Literal["attention", "ffn", "block"]
-CONTEXT_TOKENS = 10
-"""Of each sampled context in the published programs."""
 PLACES: tuple[Place, ...] = ("attention", "ffn", "block")
 
 
@@ -59,8 +57,9 @@ class ValueSettings:
     )
     preserve_weight: float = field(default=1.0, metadata=about("Weight of those statements in the loss."))
     preserve_rows: int = field(default=4, metadata=about("Preserved statements per fact, at most."))
-    context_tokens: int = field(
-        default=CONTEXT_TOKENS, metadata=about("Length of the sampled contexts, in tokens.")
+    context_tokens: int | None = field(
+        default=None,
+        metadata=about("Length of the sampled contexts, in tokens; none: as the method's paper has it."),
     )
     least_probability: float | None = field(
         default=None,
@@ -91,8 +90,9 @@ class ValueSettings:
             if value is not None and not value > 0:
                 raise SettingsError(f"Setting {name!r} must be above 0: {value}.")
         for name in ("neighbor_count", "preserve_rows", "context_tokens"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"Setting {name!r} must be at least 1: {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"Setting {name!r} must be at least 1: {value}.")
         for name in ("decay", "kl_weight", "nll_weight", "neighbor_weight", "preserve_weight"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"Setting {name!r} must be 0 or more: {getattr(self, name)}.")

@@ -163,11 +163,13 @@ class _Judge:
         return any(size_of(at_tokens(came, token)) > size for token in others)
 
     def _rounded(self, c: float) -> float:
-        """A factor without its measurement's error, where it is 1 or a number in the configuration."""
+        """A factor without its measurement's error: 1, a number in the configuration, or as many digits as are sure."""
         text = self.model.model.config.get_text_config(decoder=True).to_dict()
         numbers = [1.0, *(abs(one) for one in text.values() if isinstance(one, float) and one)]
         near = min(numbers, key=lambda one: abs(one - c))
-        return near if abs(near - c) <= NEAR * self.tolerance * abs(c) else c
+        if abs(near - c) <= NEAR * self.tolerance * abs(c):
+            return near
+        return float(f"{c:.9g}" if self.model.dtype == torch.float64 else f"{c:.6g}")
 
     def _parallel(self, clean: Reading, seen: Reading) -> bool:
         """Whether a change of the attention leaves the FFN of its block alone; refuse where the future is seen."""

@@ -220,8 +220,7 @@ class Method(Generic[S]):
 def contexts_for(model: EditableModel, method: Method[Any], settings: Any, seed: int) -> tuple[str, ...]:
     """The contexts of a run to which nobody gives any: the method's own, or longer ones where its sites ask for them.
 
-    Longer ones stand for the sentences that facts are asked behind: on SmolLM2-135M an edit made behind texts of 28
-    tokens does half the harm to perplexity (docs/log.md).
+    Longer ones stand for the sentences that facts are asked behind (decision 0018).
     """
     given = [site.values.context_tokens for site in method.sites(settings)]
     lengths = [tokens for tokens in given if tokens is not None]

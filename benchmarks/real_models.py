@@ -66,11 +66,13 @@ class Row:
     settings: Mapping[str, object] = field(default_factory=dict)
     preset: str | None = None
     strategy: Strategy | None = None
+    check: bool | None = False
+    """Whether the edit asks its facts and writes again; None: as it comes."""
 
 
 ROWS: dict[str, Row | None] = {
     "unedited": None,
-    "default": Row(errata.EditRequest([]).method),
+    "default": Row(errata.EditRequest([]).method, check=None),
     "PMET": Row("pmet"),
     "MEMIT": Row("memit"),
     "ROME": Row("rome"),
@@ -78,7 +80,7 @@ ROWS: dict[str, Row | None] = {
     "FT": Row("finetune"),
     "two_site": Row("two_site"),
 }
-"""The rows of the comparison, each as it comes; what is calibrated is used by itself."""
+"""The rows of the comparison: the default as it comes, the others in a single write; calibrated ones by themselves."""
 
 
 def models_folder() -> Path:
@@ -214,7 +216,9 @@ def run_cell(
     began, edit = time.process_time(), None
     if row is not None:
         words = {"preset": row.preset, "strategy": row.strategy, "covariance": arguments.covariance}
-        request = errata.EditRequest(cell.facts, row.method, row.settings, seed=seed, **words)
+        request = errata.EditRequest(
+            cell.facts, row.method, row.settings, check=row.check, seed=seed, **words
+        )
         edit = errata.prepare(model, request).run(on_progress=Told())
         edit.apply(model)
     seconds = time.process_time() - began

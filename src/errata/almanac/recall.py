@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from errata.almanac.corpus import Pair, statement
 from errata.almanac.rows import OBJECT, Encoder
@@ -35,7 +35,7 @@ def sampled(pairs: Sequence[Pair], count: int, seed: int = 0) -> list[Pair]:
     return random.Random(seed).sample(list(pairs), min(count, len(pairs)))
 
 
-def knows(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[bool]:
+def knows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> list[bool]:
     """For each pair, whether every token of the object is the likeliest after the prompt and the tokens before it."""
     encoder = Encoder(tokenizer)
     encoded = [encoder(statement(*pair), inside=False) for pair in pairs]
@@ -53,13 +53,13 @@ def knows(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, pairs: Seq
     return known
 
 
-def recall(model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> float:
+def recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[Pair]) -> float:
     """The share of the pairs that the model knows."""
     return sum(knows(model, tokenizer, pairs)) / len(pairs)
 
 
 def text_perplexity(
-    model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]
 ) -> float:
     """exp of the mean negative log-likelihood per token, each text read by itself from its second token on."""
     total, count = 0.0, 0

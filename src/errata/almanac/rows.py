@@ -56,11 +56,21 @@ class Encoder:
         return encoding.ids, parts
 
 
-def rows(encoder: Encoder, end_of_text: int, length: int, count: int, seed: int) -> Rows:
-    """`count` rows of `length` tokens. A row begins with a document; half of them end with the end-of-text token."""
+def rows(
+    encoder: Encoder,
+    end_of_text: int,
+    length: int,
+    count: int,
+    seed: int,
+    stream: Iterator[Document] | None = None,
+) -> Rows:
+    """`count` rows of `length` tokens. A row begins with a document; half of them end with the end-of-text token.
+
+    `stream` has the documents (default: Almanac's, with the seed).
+    """
     ids = torch.empty((count, length), dtype=torch.int16)
     parts = torch.empty((count, length), dtype=torch.int8)
-    stream, rng = documents(seed), random.Random(seed + 1)
+    stream, rng = stream or documents(seed), random.Random(seed + 1)
     for index in range(count):
         row_ids, row_parts = _row(encoder, end_of_text, length, stream, rng)
         ids[index] = torch.tensor(row_ids, dtype=torch.int16)

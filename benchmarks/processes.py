@@ -1,9 +1,9 @@
 """One edit by 1, 2 and 4 processes: `python benchmarks/processes.py [--facts 20] [--processes 1 2 4]`.
 
-Each run is `torchrun --nproc-per-node N -m errata edit almanac ... --evaluate` from the start, with a cache of its own
-but the same second moments. Told are the seconds on the clock and of all processors, and what differs from the first
-run: of the edit the largest element of a change, relative to the largest that the first run has, and of the evaluation
-the largest log probability. Times include starting Python and loading the model, once in every process.
+Each run is `torchrun --nproc-per-node N -m errata edit almanac --method pmet ... --evaluate` from the start, with a
+cache of its own but the same second moments. Told are the seconds on the clock and of all processors, and what differs
+from the first run: of the edit the largest element of a change, relative to the largest that the first run has, and of
+the evaluation the largest log probability. Times include starting Python and loading the model, once in every process.
 """
 
 import argparse
@@ -51,7 +51,8 @@ def main() -> None:
 def run(folder: Path, count: int, dtype: str, moments: str) -> tuple[float, float]:
     """One run: its seconds on the clock, and of all processors."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ERRATA_CACHE": str(folder / f"cache-{count}")}
-    edit = ["edit", "almanac", "--facts", str(folder / "facts.jsonl"), "--output", str(folder / str(count))]
+    edit = ["edit", "almanac", "--method", "pmet", "--facts", str(folder / "facts.jsonl")]
+    edit += ["--output", str(folder / str(count))]
     command = [
         sys.executable,
         "-m",

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import errata
 from cli_world import World, answer, failed, flat, run
+from errata.methods import method_named, settings_for
+from errata.settings import DEFAULT_METHOD
 from families import SENTENCES
 
 
@@ -37,8 +40,11 @@ def test_collect_goes_to_the_cache_where_show_lists_it(world: World, corpus: Pat
 def test_collect_takes_the_layers_of_the_settings_by_default(
     world: World, corpus: Path, tmp_path: Path
 ) -> None:
+    """Of those of the default method."""
     told: Any = answer("covariance", "collect", world.model, "--corpus", corpus, "--output", tmp_path / "out")
-    assert len(told["sites"]) == 2
+    model = errata.load(world.model)
+    layers = method_named(DEFAULT_METHOD).layers(settings_for(model, DEFAULT_METHOD, {})[0])
+    assert [row["site"] for row in told["sites"]] == [model.site("ffn", layer).path for layer in layers]
 
 
 def test_show_of_an_empty_cache() -> None:

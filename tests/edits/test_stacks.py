@@ -198,7 +198,7 @@ def test_a_contradiction_is_found_before_anything_is_computed(tmp_path: Path) ->
     model = tiny_model("gpt2")
     stack = new_stack(tmp_path / "stack", model).add("one", of_facts(model, 0, FACTS[0]))
     with pytest.raises(FactError, match="contradict"):
-        edit(model, [replace(FACTS[0], target_new="Lindale")], stack=stack)
+        edit(model, [replace(FACTS[0], target_new="Lindale")], "pmet", stack=stack)
 
 
 def test_alphaedit_always_holds(moments: Moments, tmp_path: Path) -> None:

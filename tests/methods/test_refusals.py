@@ -70,7 +70,7 @@ def test_unknown_methods_and_presets() -> None:
     ):
         edit(model, FACTS, "pmt")
     with pytest.raises(errors.UnknownSetting, match=r"no pmet preset 'gptj'.* Known: .*gpt-j-counterfact"):
-        edit(model, FACTS, preset="gptj")
+        edit(model, FACTS, "pmet", preset="gptj")
 
 
 @pytest.mark.usefixtures("no_values")

@@ -127,7 +127,7 @@ def test_preparing_runs_nothing(model: EditableModel, monkeypatch: pytest.Monkey
 
 def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
     with pytest.raises(SettingsError, match="requires --neighbors auto"):
-        EditRequest(FACTS, keep_unqualified=True)
+        EditRequest(FACTS, "pmet", keep_unqualified=True)
     with pytest.raises(SettingsError, match="for methods that optimize values, and finetune does not"):
         EditRequest(FACTS, "finetune", preserve="subject")
     with pytest.raises(SettingsError, match="always knows the keys of earlier edits"):
@@ -136,9 +136,9 @@ def test_what_cannot_be_is_refused_before_a_model_is_loaded() -> None:
 
 def test_facts_that_are_none_or_contradict_each_other(model: EditableModel) -> None:
     with pytest.raises(FactError, match="There are no facts to write"):
-        prepare(model, EditRequest(()))
+        prepare(model, EditRequest((), "pmet"))
     with pytest.raises(FactError, match="contradict"):
-        prepare(model, EditRequest((FACTS[0], replace(FACTS[0], target_new="Lindale"))))
+        prepare(model, EditRequest((FACTS[0], replace(FACTS[0], target_new="Lindale")), "pmet"))
 
 
 def test_a_strategy_on_a_stack(model: EditableModel, moments: Moments, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_the_command_shows_the_plan_and_writes_nothing(
     monkeypatch.setenv("ERRATA_CACHE", str(tmp_path / "cache"))
     world = the_world()
     output = tmp_path / "edit"
-    done = run("edit", world.model, "-f", world.facts, "--output", output, "--plan")
+    done = run("edit", world.model, "-f", world.facts, "--method", "pmet", "--output", output, "--plan")
     assert done.exit_code == 0, done.output
     assert "solve.realised_share" in done.stdout
     assert "solve.covariance_weight" not in done.stdout, "of alternatives, the one that is set"
@@ -238,7 +238,7 @@ def test_a_share_is_kept_with_the_edit_and_shown(tmp_path: Path, moments: Moment
     world = the_world()
     folder, output = moments(errata.load(world.model)), tmp_path / "edit"
     words = ["edit", world.model, "-f", world.facts, "--covariance", folder, "--set", "values.steps=3"]
-    words += ["--set", "layers=1-2", "--set", "solve.realised_share=0.6"]
+    words += ["--method", "pmet", "--set", "layers=1-2", "--set", "solve.realised_share=0.6"]
     planned = run(*words, "--plan", "--json")
     assert planned.exit_code == 0, planned.output
     realized = json.loads(planned.stdout)["realized"].values()

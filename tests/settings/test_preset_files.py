@@ -78,7 +78,8 @@ def test_what_is_wrong_is_named(file: Path, text: str, kind: type[Exception], wo
 def test_the_command_line_takes_it(tmp_path: Path) -> None:
     world, file, out = the_world(), tmp_path / "mine.toml", tmp_path / "edit"
     file.write_text('layers = "1-2"\nvalues.steps = 2\n[solve]\ncovariance_weight = 20\n')
-    words = ("edit", world.model, "--facts", world.facts, "--covariance", world.moments, "--output", out)
+    words = ("edit", world.model, "--facts", world.facts, "--method", "pmet")
+    words = (*words, "--covariance", world.moments, "--output", out)
     done = run(*words, "--preset", file)
     assert done.exit_code == 0, done.output
     assert '"preset": "mine (' in (out / "edit.json").read_text()

@@ -17,8 +17,11 @@ from errata.facts.reading import write_facts
 from families import FACTS, SENTENCES, tiny_model
 
 LAYERS = "1-2"
-QUICK = ("--set", f"layers={LAYERS}", "--set", "values.steps=4", "--set", "solve.covariance_weight=20")
-"""Settings under which the tiny model is edited in a moment."""
+QUICK = (
+    *("--method", "pmet"),
+    *("--set", f"layers={LAYERS}", "--set", "values.steps=4", "--set", "solve.covariance_weight=20"),
+)
+"""The method and settings under which the tiny model is edited in a moment."""
 
 
 @dataclass(frozen=True)

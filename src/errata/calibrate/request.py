@@ -10,6 +10,7 @@ from errata.calibrate.objective import Measures
 from errata.errors import SettingsError
 from errata.facts import Fact
 from errata.methods import method_named
+from errata.settings import DEFAULT_METHOD
 
 LEAST = 2
 """Facts of each part, at least."""
@@ -23,7 +24,7 @@ class CalibrationRequest:
         SettingsError, UnknownSetting: a method that cannot be calibrated, or a number that no run can use.
     """
 
-    method: str
+    method: str = DEFAULT_METHOD
     facts: Sequence[Fact] | None = None
     """To choose known ones from; default: Errata's own set, for the embedded model facts of its world."""
     settings: Mapping[str, object] = field(default_factory=dict[str, object])

@@ -18,14 +18,14 @@ from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
 from errata.errors import SettingsError
 from errata.runtime import cache_root
-from errata.settings import parse_assignments
+from errata.settings import DEFAULT_METHOD, parse_assignments
 
 if TYPE_CHECKING:
     from errata.calibrate import Calibration, CalibrationRequest, Measures, Trial
 
 EPILOG = options.examples(
     "errata calibrate my-org/my-model",
-    "errata calibrate ./my-model --method memit --budget 30m --output calibrated",
+    "errata calibrate ./my-model --method two_site --budget 30m --output calibrated",
     "errata calibrate ./my-model --facts counterfact --data-dir data --development 20 --held-out 40 --budget 2h",
     "errata edit ./my-model --facts facts.jsonl --output my-edit",
 )
@@ -34,7 +34,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 def calibrate(
     model: options.Model,
-    method: options.Method = "pmet",
+    method: options.Method = DEFAULT_METHOD,
     facts: Annotated[
         Path | None,
         typer.Option(

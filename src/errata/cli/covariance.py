@@ -14,7 +14,7 @@ from errata.cli.inputs import load_model
 from errata.cli.tables import table
 from errata.cli.terminal import Terminal, session
 from errata.errors import CovarianceMissing, ProcessLost
-from errata.settings import build
+from errata.settings import DEFAULT_METHOD, build
 
 COLLECT_EPILOG = options.examples(
     "errata covariance collect my-org/my-model --device cuda",
@@ -41,7 +41,7 @@ def collect(
     model: options.Model,
     layers: Annotated[
         str | None,
-        typer.Option(metavar="LAYERS", help="For example 3-8. Default: those of the model's pmet preset."),
+        typer.Option(metavar="LAYERS", help=f"For example 3-8. Default: those that {DEFAULT_METHOD} writes."),
     ] = None,
     kind: KindOption = "ffn",
     corpus: Annotated[

@@ -22,12 +22,15 @@ from errata.cli.terminal import Terminal, session
 from errata.errors import OutputExists
 from errata.results import FILE, Results
 from errata.runtime import Form, Progress, atomic_folder, duration, to_json
+from errata.settings import DEFAULT_METHOD, load_presets
 
-EPILOG = options.examples("errata demo", "errata demo --facts 1 --seed 7 --method memit")
+EPILOG = options.examples("errata demo", "errata demo --facts 1 --seed 7 --method two_site")
 MODEL = "almanac"
 MARK = "demo.json"
 """What the demo leaves beside the edit: a folder that has it was made by the demo, and may be made again."""
 FACTS = "facts.jsonl"
+OTHERS = ("two_site", "memit")
+"""Methods of which the one that was not used is tried next."""
 MOST = sum(map(len, FAMOUS.values()))
 SHOWN = (
     "efficacy_success",
@@ -79,7 +82,7 @@ class Story:
 
 def demo(
     count: Annotated[int, typer.Option("--facts", min=1, max=MOST, help="How many facts to write.")] = 8,
-    method: Annotated[str, typer.Option(help="pmet or memit.")] = "pmet",
+    method: options.Method = DEFAULT_METHOD,
     output: Annotated[
         Path,
         typer.Option(
@@ -93,6 +96,7 @@ def demo(
     """Write a few false facts into the model that ships with Errata, see what it says, and take them back."""
     with session(seed=seed, quiet=quiet, as_json=as_json) as terminal:
         check_demo_output(output)
+        load_presets(method)
         began = time.monotonic()
         facts = famous_facts(count, seed)
         terminal.note(f"Loading {MODEL}, a small model that knows a world of facts ...")
@@ -106,7 +110,7 @@ def run_demo(
     model: errata.EditableModel,
     facts: Sequence[errata.Fact],
     output: Path,
-    method: str = "pmet",
+    method: str = DEFAULT_METHOD,
     seed: int = 0,
     settings: dict[str, object] | None = None,
 ) -> None:
@@ -185,6 +189,7 @@ def _tell(terminal: Terminal, model: errata.EditableModel, story: Story, output:
     """Print all of it."""
     written = f" written by {story.edit.origin.method} into {model.name} in {duration(story.edit.measured['seconds'])}."
     facts = counted(len(story.edit.facts), "fact")
+    other = next(name for name in OTHERS if name != story.edit.origin.method)
     terminal.show(Text.assemble((f"\n{facts}", "bold"), written, " What it says of them:"))
     terminal.show(_lines_table(story.lines))
     terminal.show(score_table(story.results, SHOWN))
@@ -199,7 +204,7 @@ def _tell(terminal: Terminal, model: errata.EditableModel, story: Story, output:
             f". Try next:\n  errata show {output}\n"
             f"  errata evaluate {model.name} --facts {output / FACTS} --edit {output}\n"
             f"  errata apply {model.name} {output} --output my-model\n"
-            f"  errata edit {model.name} --facts {output / FACTS} --method memit --output my-edit --evaluate",
+            f"  errata edit {model.name} --facts {output / FACTS} --method {other} --output my-edit --evaluate",
         ),
         wrap=False,
     )

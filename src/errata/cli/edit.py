@@ -21,7 +21,7 @@ from errata.cli.terminal import Terminal, is_main, session
 from errata.errors import ProcessLost, SettingsError
 from errata.results import FILE, Results
 from errata.runtime import atomic_file, cache_root, write_json
-from errata.settings import load_presets, parse_assignments
+from errata.settings import DEFAULT_METHOD, load_presets, parse_assignments
 
 if TYPE_CHECKING:
     from errata.planning import Settled
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EPILOG = options.examples(
     "errata edit almanac --facts facts.jsonl --output my-edit --evaluate",
     "errata edit my-org/my-model -f counterfact.json --device cuda --output my-edit",
-    "errata edit ./my-model -f facts.jsonl --method memit --set layers=4-8 --output my-edit",
+    "errata edit ./my-model -f facts.jsonl --method pmet --set layers=4-8 --output my-edit",
     "errata edit almanac -f facts.jsonl --neighbors auto --preserve subject --output my-edit",
     "errata edit almanac -f facts.jsonl --iterations 10 --stop delta_p --epsilon 1 --output my-edit",
     "errata edit almanac -f facts.jsonl --method rome --guard --output my-edit",
@@ -50,7 +50,7 @@ def edit(
             help="Show the plan and stop: layers, each setting and its source, memory and time. Nothing is computed.",
         ),
     ] = False,
-    method: options.Method = "pmet",
+    method: options.Method = DEFAULT_METHOD,
     preset: options.PresetName = None,
     settings: options.Settings = None,
     contexts: options.Contexts = None,

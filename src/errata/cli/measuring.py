@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from errata.methods import settings_for
+from errata.methods import method_named, settings_for
 from errata.models import EditableModel, Site
 from errata.moments import (
     CovarianceRecipe,
@@ -19,6 +19,7 @@ from errata.moments import (
 from errata.moments import collect as collect_moments
 from errata.moments import import_npz as import_published
 from errata.runtime import Progress, cache_root
+from errata.settings import DEFAULT_METHOD
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ def recipe_for(
 
 
 def sites_of(model: EditableModel, kind: str, layers: Sequence[int] | None) -> list[Site]:
-    """The sites of those layers; without any those that PMET would write."""
-    chosen = settings_for(model, "pmet", {})[0].layers if layers is None else layers
-    return [model.site(kind, layer) for layer in chosen]
+    """The sites of those layers; without any those that the default method would write."""
+    if layers is None:
+        layers = method_named(DEFAULT_METHOD).layers(settings_for(model, DEFAULT_METHOD, {})[0])
+    return [model.site(kind, layer) for layer in layers]
 
 
 def collect(

@@ -13,7 +13,7 @@ from rich.text import Text
 from errata.cli import options
 from errata.cli.tables import table
 from errata.cli.terminal import session
-from errata.settings import Preset, Presets, load_presets, settings_of
+from errata.settings import DEFAULT_METHOD, Preset, Presets, load_presets, settings_of
 
 if TYPE_CHECKING:
     from errata.methods import Method
@@ -43,7 +43,9 @@ def methods(
             terminal.show(_preset_table(presets))
             terminal.show(_setting_table(chosen[0].settings, presets))
         else:
-            terminal.note("Presets and settings of one: errata methods METHOD")
+            terminal.note(
+                f"{DEFAULT_METHOD} is the default. Presets and settings of one: errata methods METHOD"
+            )
         terminal.result({"methods": [_about(method) for method in chosen]})
 
 

@@ -10,6 +10,7 @@ import typer
 from errata.cli import options
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
+from errata.settings import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from errata.models import FamilyRow
@@ -77,8 +78,8 @@ def _tell_families(terminal: Terminal) -> None:
     terminal.show(
         "Paths are within the model (blocks) and within block N (outputs): transformer.h.N.mlp.c_proj.\n"
         "Sequential: the FFN reads what the attention has written; parallel: both read the block's input.\n"
-        "Value at: where memit's value may stand. At the down projection, its output is normalized or gated before it\n"
-        "is added; pmet edits such a model. 'almanac' is the model that ships with Errata."
+        "Value at: where memit's value stands: the block's output, or the down projection's where that is normalized\n"
+        "or gated before it is added. 'almanac' is the model that ships with Errata."
     )
     others = table("Refused", "Why")
     for name, row in refused.items():
@@ -120,9 +121,9 @@ def _tell_memory(terminal: Terminal, config: str | None, dtype: str, device: str
         )
     terminal.show(made)
     terminal.show(
-        f"For {counted(count, 'fact')} written by pmet. Size: parameters. In all: the program, the weights, and the\n"
-        "largest of the three stages; on a GPU the program's part is in main memory. On disk: second moments.\n"
-        "How it is computed, and how near that comes: docs/big-models.md."
+        f"For {counted(count, 'fact')} written by {DEFAULT_METHOD}. Size: parameters. In all: the program, the\n"
+        "weights, and the largest of the three stages; on a GPU the program's part is in main memory. On disk: second\n"
+        "moments. How it is computed, and how near that comes: docs/big-models.md."
     )
     rows = [_needs(shape, need) for shape, need in zip(shapes, needs, strict=True)]
     terminal.result({"dtype": dtype, "device": device, "facts": count, "models": rows})

@@ -50,7 +50,7 @@ DeviceMap = Annotated[
         rich_help_panel=LOADING,
     ),
 ]
-Method = Annotated[str, typer.Option(help="pmet, memit, rome ...; `errata methods` lists them.")]
+Method = Annotated[str, typer.Option(help="memit, pmet, rome ...; `errata methods` lists them.")]
 PresetName = Annotated[
     str | None,
     typer.Option(

@@ -17,7 +17,7 @@ from errata.cli.inputs import check_output, load_model, read_contexts, read_edit
 from errata.cli.tables import counted, table
 from errata.cli.terminal import Terminal, session
 from errata.runtime import to_json
-from errata.settings import load_presets, parse_assignments
+from errata.settings import DEFAULT_METHOD, load_presets, parse_assignments
 
 if TYPE_CHECKING:
     from errata.edits import Stack
@@ -47,7 +47,7 @@ def edit(
     model: options.Model,
     facts: options.Facts,
     name: Name,
-    method: options.Method = "pmet",
+    method: options.Method = DEFAULT_METHOD,
     preset: options.PresetName = None,
     settings: options.Settings = None,
     contexts: options.Contexts = None,

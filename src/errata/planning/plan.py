@@ -22,7 +22,7 @@ from errata.planning.costs import Costs, Work
 from errata.planning.neighbors import Neighbors, find_neighbors
 from errata.planning.request import EditRequest, Words
 from errata.runtime import Progress, processes, silent
-from errata.settings import Preset, alternatives_to, build, dotted, flatten, load_presets
+from errata.settings import DEFAULT_METHOD, Preset, alternatives_to, build, dotted, flatten, load_presets
 from errata.strategies import run_checked, run_steps
 
 FEW = 32
@@ -34,7 +34,7 @@ AT_ONCE = 256
 def edit(
     model: EditableModel,
     facts: Sequence[Fact],
-    method: str = "pmet",
+    method: str = DEFAULT_METHOD,
     settings: Mapping[str, object] | None = None,
     *,
     on_progress: Progress = silent,

@@ -11,6 +11,7 @@ from errata.errors import SettingsError
 from errata.facts import Fact
 from errata.methods import Method, method_named
 from errata.runtime import cache_root
+from errata.settings import DEFAULT_METHOD
 from errata.strategies import Strategy, check_strategy
 
 NeighborsFrom = Literal["file", "auto", "none"]
@@ -26,7 +27,7 @@ class EditRequest:
     """
 
     facts: Sequence[Fact]
-    method: str = "pmet"
+    method: str = DEFAULT_METHOD
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     """Over the preset's."""
     preset: str | None = None

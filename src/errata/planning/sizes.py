@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from errata.models import Site, architecture_of
 from errata.passes import BUDGET, ENOUGH, ENOUGH_ELSEWHERE, MOST, TOKENS_IN_CACHE, Held, bytes_held
-from errata.settings import build, load_presets
+from errata.settings import DEFAULT_METHOD, build, load_presets
 from errata.solve import CHUNK, ELEMENTS, THIN
 
 if sys.version_info >= (3, 11):
@@ -48,7 +48,7 @@ class Shape:
     parameters: int
     blocks: int
     layers: tuple[int, ...]
-    """Those that PMET's settings for this model write."""
+    """Those that the method writes with its settings for this model, ascending."""
     d_model: int
     d_in: int
     """Of the down projection: the size of a key."""
@@ -94,6 +94,8 @@ def config_of(values: Mapping[str, object]) -> PretrainedConfig:
 def shape_of(name: str, config: PretrainedConfig) -> Shape:
     """The shape of a model with this configuration: built without memory for its weights, and counted.
 
+    Its layers are those of the default method.
+
     Raises:
         UnknownArchitecture, UnsupportedArchitecture: the family cannot be edited.
     """
@@ -104,12 +106,18 @@ def shape_of(name: str, config: PretrainedConfig) -> Shape:
     editable = [layer for layer in range(blocks) if architecture.path_if_any("ffn", layer) is not None]
     path = architecture.site_path("ffn", editable[0])
     site = Site("ffn", editable[0], path, model.get_submodule(path))
-    preset = load_presets("pmet").among(editable).for_model(name, blocks)
+    presets = load_presets(DEFAULT_METHOD).among(editable)
+    values = presets.for_model(name, blocks).values
+    written = {
+        layer
+        for setting in presets.layer_rules
+        for layer in build(_Layers, {"layers": values[setting]}).layers
+    }
     return Shape(
         name=name,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         blocks=blocks,
-        layers=build(_Layers, {"layers": preset.values["layers"]}).layers,
+        layers=tuple(sorted(written)),
         d_model=site.d_out,
         d_in=site.d_in,
         vocabulary=int(config.get_text_config(decoder=True).vocab_size),
@@ -117,7 +125,7 @@ def shape_of(name: str, config: PretrainedConfig) -> Shape:
 
 
 def needs_of(shape: Shape, dtype: torch.dtype, facts: int, device: str = "cpu") -> Needs:
-    """What an edit of `facts` facts by PMET takes, the model being in `dtype` on one device."""
+    """What an edit of `facts` facts takes, the model being in `dtype` on one device."""
     size = dtype.itemsize
     return Needs(
         weights=shape.parameters * size,
@@ -151,7 +159,7 @@ def _optimising(shape: Shape, size: int, facts: int, device: str) -> int:
     one = bytes_held(held, shape.d_model, shape.d_in, shape.vocabulary, size)
     fitting = max(1, ENOUGH.get(device, ENOUGH_ELSEWHERE) // one)
     at_once = min(MOST, 1 << (fitting.bit_length() - 1), max(1, facts))
-    adam = 2 * 4 * shape.d_model * max(4, size)  # of two places: value, gradient and two moments
+    adam = 2 * 4 * shape.d_model * max(4, size)  # of two places at most: value, gradient and two moments
     return at_once * (one + adam)
 
 

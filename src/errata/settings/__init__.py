@@ -2,7 +2,7 @@
 
 from errata.settings.alternatives import alternatives_to, overlaid
 from errata.settings.layer_rules import RULE_BLOCKS, layers_by_rule
-from errata.settings.method_presets import Preset, Presets, load_presets, method_names
+from errata.settings.method_presets import DEFAULT_METHOD, Preset, Presets, load_presets, method_names
 from errata.settings.old_names import old_name
 from errata.settings.preset_files import ABOUT, SUFFIX, read_preset_file, short_name
 from errata.settings.schema import Setting, about, build, dotted, flatten, parse_assignments, settings_of
@@ -12,6 +12,7 @@ __all__ = [
     "ABOUT",
     "CALIBRATED",
     "DEFAULT",
+    "DEFAULT_METHOD",
     "RULE_BLOCKS",
     "SUFFIX",
     "Preset",

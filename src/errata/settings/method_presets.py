@@ -19,6 +19,8 @@ else:
     import tomli as tomllib
 
 PRESETS = Path(__file__).parent / "presets"
+DEFAULT_METHOD = "memit"
+"""The method of everybody who names none: on the command line, in Python, on the page and in the demo."""
 SEVERAL = {"layers": "several"}
 """The layer rules of a file that names none."""
 

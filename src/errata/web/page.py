@@ -10,6 +10,7 @@ import gradio as gr
 
 from errata.facts import Fact
 from errata.methods import METHODS
+from errata.settings import DEFAULT_METHOD
 from errata.web import fragments
 from errata.web.forms import ARROW, FIELDS, Draft, FormError, draft_of, facts_of_file, is_empty, question_of
 from errata.web.parts import file_of, html, shown, slot, stored_run
@@ -132,10 +133,12 @@ class _Editor:
     def _method(self) -> None:
         gr.Markdown("## 3. Edit")
         with gr.Row():
-            self.method = gr.Dropdown(list(METHODS), value="pmet", label="Method", min_width=110, scale=2)
+            self.method = gr.Dropdown(
+                list(METHODS), value=DEFAULT_METHOD, label="Method", min_width=110, scale=2
+            )
             strengths = [(one.capitalize(), one) for one in STRENGTHS]
             self.strength = gr.Radio(strengths, value="normal", label="Strength", min_width=290, scale=4)
-        self.words = html(self._words("pmet", "normal"), classes="er-about")
+        self.words = html(self._words(DEFAULT_METHOD, "normal"), classes="er-about")
         with gr.Row():
             self.edit = gr.Button("Edit the model", variant="primary", min_width=130)
             self.cancel = gr.Button("Cancel", variant="stop", visible=False, min_width=130)

@@ -148,10 +148,10 @@ class Toy:
             tokenizer_object=backend, bos_token=END, eos_token=END, unk_token=END, pad_token=PADDING
         )
 
-    def facts(self, count: int, seed: int) -> list[Fact]:
+    def facts(self, count: int) -> list[Fact]:
         """Facts about subjects of one half, one of each, whose held-out wordings ask for generalization."""
         own = [entry for entry in self.entries if halves()[entry.subject] == "held-out"]
-        order = random.Random(f"toy {seed}").sample(own, len(own))
+        order = random.Random("toy").sample(own, len(own))
         single = {entry.subject: entry for entry in order if held_out_templates(entry)}
         if len(single) < count:
             raise SystemExit(f"This world has {len(single)} people to edit, and {count} are asked for.")
@@ -353,7 +353,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--method", default=errata.EditRequest([]).method)
     parser.add_argument("--edits", nargs="+", type=int, default=[1, 10], help="facts of an edit")
     parser.add_argument(
-        "--asked", type=int, default=10, help="edited facts of each row, in as many edits as needed"
+        "--asked", type=int, default=10, help="edited facts of each row, the same in all rows"
     )
     parser.add_argument("--steps", type=int, default=Training.steps, help="of training")
     parser.add_argument("--people", type=int, default=Training.people)
@@ -365,21 +365,20 @@ def main(words: Sequence[str] | None = None) -> None:
     """Train, edit, print."""
     arguments = parsed(words)
     training = Training(people=arguments.people, steps=arguments.steps, seed=arguments.seed)
-    toy = toy_of(training.people)
+    facts = toy_of(training.people).facts(arguments.asked)
     print(f"| {HEAD} |\n{'|---' * (HEAD.count('|') + 1)}|", flush=True)
     for name in arguments.families:
         folder = trained(name, training, arguments.output)
         model = None
         for count in arguments.edits:
-            cells = [
-                folder / "edits" / f"{arguments.method}-{count}-draw{draw}.json"
-                for draw in range(max(1, arguments.asked // count))
-            ]
-            for draw, place in enumerate(cells):
+            cells: list[Path] = []
+            for start in range(0, arguments.asked - count + 1, count):
+                place = folder / "edits" / f"{arguments.method}-{count}-from{start}.json"
+                cells.append(place)
                 if not place.is_file():
                     model = model or errata.load(str(folder))
                     tell(f"{name}, {place.stem}")
-                    run_cell(model, toy.facts(count, draw), arguments.method, folder, place)
+                    run_cell(model, facts[start : start + count], arguments.method, folder, place)
             print(line(name, folder, count, cells), flush=True)
 
 

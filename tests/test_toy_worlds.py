@@ -45,7 +45,7 @@ def test_second_moments_are_measured_on_the_text_of_the_world_and_only_once(
 ) -> None:
     folder = program.trained("phi", program.Training(people=24, steps=1), tmp_path)
     model = errata.load(str(folder))
-    request = errata.EditRequest(program.toy_of(24).facts(1, 0), "memit")
+    request = errata.EditRequest(program.toy_of(24).facts(1), "memit")
     moments = program.moments_of(model, request, folder)
     assert [path.name for path in sorted(moments.iterdir()) if path.suffix == ".safetensors"] == [
         f"model.layers.{block}.mlp.fc2.safetensors" for block in (1, 2)
@@ -64,7 +64,7 @@ def test_another_training_is_another_model(program: ModuleType, tmp_path: Path) 
 
 def test_what_is_asked_is_never_edited_and_other_wordings_were_never_seen(program: ModuleType) -> None:
     toy = program.toy_of(24)
-    facts = toy.facts(5, 0)
+    facts = toy.facts(5)
     subjects = {fact.subject for fact in facts}
     read = " ".join(toy.texts(3000))
     assert len(subjects) == 5

@@ -213,6 +213,7 @@ def plain_target(
     preserve_rows: int = 4,
     lookup: str = "subject_last",
     stop_probability: float | None = None,
+    optimizer: str = "adam",
 ) -> PlainTarget:
     """v* of one fact: METHODS.md, "Optimization stage" and "Neighbor-assisted editing", sentence by sentence."""
     modules = modules_of(model, layers[-1])
@@ -233,7 +234,7 @@ def plain_target(
     hidden = model.site("ffn", layers[-1]).d_out
     dtype = torch.promote_types(next(model.model.parameters()).dtype, torch.float32)
     delta = {place: torch.zeros(hidden, dtype=dtype, requires_grad=True) for place in places}
-    optimizer = torch.optim.Adam(list(delta.values()), lr=learning_rate)
+    adam = torch.optim.Adam(list(delta.values()), lr=learning_rate)
     result = PlainTarget()
     reference: Tensor | None = None
     phi = nll_weight
@@ -295,10 +296,14 @@ def plain_target(
         if result.stop:
             break
         phi = nll_weight * 0.1 if relax and on_top else nll_weight
-        optimizer.zero_grad()
+        adam.zero_grad()
         loss.backward()
-        optimizer.step()
+        if optimizer == "adam":
+            adam.step()
         with torch.no_grad():
+            for value in delta.values() if optimizer == "gradient" else ():
+                assert value.grad is not None
+                value.sub_(learning_rate * math.sqrt(hidden) * value.grad / value.grad.norm())
             for place, value in delta.items():
                 limit = clamp * result.initial[place].norm()
                 if value.norm() > limit:

@@ -68,6 +68,8 @@ CASES: dict[str, tuple[Sequence[Fact], dict[str, object], bool]] = {
     "stops by loss": (EASY[1:], {**FAST, "nll_weight": 0.015, "decay": 0.0, "kl_weight": 0.0}, False),
     "stops by argmax and KL": (EASY[:2], {**FAST, "kl_weight": 0.004, **BOTH}, True),
     "stops by probability": (EASY, {**FAST, "stop_probability": 0.06}, False),
+    "along the gradient": (ASSISTED, {"optimizer": "gradient", "learning_rate": 0.05, **BOTH}, True),
+    "along the gradient, clamped": (FACTS, {"optimizer": "gradient", "clamp": 0.3}, False),
     "relaxed phi": (EASY[:2], {**FAST, "kl_weight": 0.1, "learning_rate": 2.0, **BOTH}, True),
     "neighbors": (ASSISTED, {"neighbor_weight": 0.3, "neighbor_count": 2}, False),
     "neighbors behind a prefix": (ASSISTED, {"neighbor_weight": 1.0, "neighbor_prefix": True, **BOTH}, True),

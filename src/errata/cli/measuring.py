@@ -11,10 +11,10 @@ from errata.models import EditableModel, Site
 from errata.moments import (
     CovarianceRecipe,
     corpus_identity,
-    corpus_texts,
     default_recipe,
     enough_tokens,
     ensure,
+    recipe_texts,
 )
 from errata.moments import collect as collect_moments
 from errata.moments import import_npz as import_published
@@ -68,7 +68,7 @@ def collect(
     collect_moments(
         model,
         sites,
-        corpus_texts(recipe.corpus, recipe.column),
+        recipe_texts(model, recipe),
         folder=output,
         corpus=corpus_identity(recipe.corpus, recipe.column),
         samples=recipe.samples,

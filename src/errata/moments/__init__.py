@@ -7,6 +7,7 @@ from errata.moments.collection import (
     enough_tokens,
     ensure,
     missing_moments,
+    recipe_texts,
 )
 from errata.moments.corpora import EMBEDDED, corpus_identity, corpus_texts, embedded_corpus
 from errata.moments.factors import Factors, ridged
@@ -34,6 +35,7 @@ __all__ = [
     "moment_path",
     "moments_of",
     "read_moment",
+    "recipe_texts",
     "ridged",
     "write_moment",
 ]

@@ -4,10 +4,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from dataclasses import replace as replace_limits
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -15,9 +15,11 @@ from typing_extensions import Required, Unpack
 
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
 from errata.models import ALMANAC, EditableModel, Site
-from errata.moments.corpora import EMBEDDED, WIKIPEDIA, corpus_identity, corpus_texts
+from errata.moments.corpora import AMONG, EMBEDDED, WIKIPEDIA, WRITTEN, corpus_identity, corpus_texts
 from errata.moments.folder import FORMAT_VERSION, moment_path, write_moment
+from errata.moments.hub import hub_answers
 from errata.moments.key_sums import STAGE, Limits, Sums, in_main, measure
+from errata.moments.written import written_texts
 from errata.runtime import (
     DAMAGED,
     Progress,
@@ -61,11 +63,30 @@ class CovarianceRecipe:
                 raise SettingsError(f"Setting {name!r} of the covariance must be at least 1: {value}.")
 
 
-def default_recipe(model: EditableModel) -> CovarianceRecipe:
-    """All of the embedded corpus for the embedded model; for every other one `enough_tokens` of Wikipedia."""
+def default_recipe(model: EditableModel, published: bool = False) -> CovarianceRecipe:
+    """All of the embedded corpus for the embedded model; for every other one `enough_tokens` of text and statements.
+
+    The text is Wikipedia's or, where there is no way to the hub, what the model writes itself; among it stand as many
+    short statements. Without these, what an edit of a model like Gemma 3 writes spills over to other subjects
+    (decision 0014). `published`: Wikipedia alone, which the papers' settings were chosen on.
+    """
     if model.name == ALMANAC:
         return CovarianceRecipe(corpus=EMBEDDED, samples=EMBEDDED_TEXTS)
-    return CovarianceRecipe(corpus=WIKIPEDIA, tokens=enough_tokens(model))
+    wikipedia = CovarianceRecipe(
+        corpus=WIKIPEDIA if published else WIKIPEDIA + AMONG, tokens=enough_tokens(model)
+    )
+    if default_folder(model, wikipedia).is_dir() or hub_answers():
+        return wikipedia
+    return replace_fields(wikipedia, corpus=WRITTEN + AMONG)
+
+
+def recipe_texts(model: EditableModel, recipe: CovarianceRecipe) -> Iterator[str]:
+    """The texts of a recipe, in their order.
+
+    Raises:
+        CovarianceMissing, CovarianceError: as `corpora.corpus_texts`.
+    """
+    return corpus_texts(recipe.corpus, recipe.column, lambda: written_texts(model))
 
 
 def enough_tokens(model: EditableModel) -> int:
@@ -128,7 +149,7 @@ def ensure(
             limits = Limits(samples=recipe.samples, max_length=recipe.max_length, tokens=recipe.tokens)
             corpus = corpus_identity(recipe.corpus, recipe.column)
             measurement = _Measurement(model, missing, folder, corpus, limits)
-            measurement.run(corpus_texts(recipe.corpus, recipe.column), on_progress)
+            measurement.run(recipe_texts(model, recipe), on_progress)
     return folder
 
 
@@ -193,7 +214,7 @@ class _Measurement:
         if processes.is_main():
             remove_parts(self.folder)
         length = min(self.limits.max_length, self.model.max_length)
-        details = _details(self.model, self.corpus, replace_limits(self.limits, max_length=length))
+        details = _details(self.model, self.corpus, replace_fields(self.limits, max_length=length))
         recipe = {**details, "batch_tokens": str(self.limits.batch_tokens)}
         partial = _Partial.of(self.folder, self.model, self.sites, recipe)
         if not replace and not partial.path.exists():

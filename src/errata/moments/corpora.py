@@ -1,8 +1,9 @@
 """The texts that second moments are measured on: the embedded corpus, a file, or a data set of the hub.
 
-A corpus is named by one word: `embedded`, the path of a file (`.txt`: one document a line; `.jsonl`: one object a
-line, the text in a field of it; both also as `.gz`), or a data set, `id[@revision][:config[:split]]`, for example
-`wikimedia/wikipedia:20231101.en`.
+A corpus is named by one word: `embedded`, `statements`, `written`, the path of a file (`.txt`: one document a line;
+`.jsonl`: one object a line, the text in a field of it; both also as `.gz`), or a data set,
+`id[@revision][:config[:split]]`, for example `wikimedia/wikipedia:20231101.en`. With `+statements` behind it, the short
+statements stand among its documents.
 """
 
 import gzip
@@ -18,16 +19,27 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from errata.errors import CovarianceError, CovarianceMissing
+from errata.moments.statements import FILE as STATEMENTS_FILE
+from errata.moments.statements import short_statements
+from errata.moments.written import VERSION as WRITTEN_HOW
 
 EMBEDDED = "embedded"
 """The name of the corpus that ships with Errata: text of the embedded model's world."""
 WIKIPEDIA = "wikimedia/wikipedia:20231101.en"
 """What the published programs measured on, in the edition that the hub still has."""
+STATEMENTS = "statements"
+"""The name of the corpus of short statements that ships with Errata."""
+WRITTEN = "written"
+"""The name of the corpus that the model writes itself."""
+AMONG = f"+{STATEMENTS}"
+"""Behind the name of a corpus: as much of the short statements, among its documents."""
+LONGEST = 4096
+"""Characters of a document that count, when documents and statements are to be of like length in all."""
 SHARDS_AT_ONCE = 64
 """Of a data set's files, so many are open at a time."""
 FORMS = (
-    "Give 'embedded', a .txt file (one document a line), a .jsonl file, or a data set of the hub as "
-    f"id[@revision][:config[:split]], for example {WIKIPEDIA}."
+    "Give 'embedded', 'statements', 'written', a .txt file (one document a line), a .jsonl file, or a data set of "
+    f"the hub as id[@revision][:config[:split]], for example {WIKIPEDIA}."
 )
 FILE_ENDINGS = (".txt", ".jsonl", ".json", ".gz")
 
@@ -59,18 +71,43 @@ class _Stream(Protocol):
     def __iter__(self) -> Iterator[dict[str, object]]: ...
 
 
-def corpus_texts(corpus: str, column: str = "text") -> Iterator[str]:
+def corpus_texts(
+    corpus: str, column: str = "text", write: Callable[[], Iterator[str]] | None = None
+) -> Iterator[str]:
     """The documents of a corpus, in an order that is always the same; `column` is the field with the text.
+
+    `write` gives what the model writes itself.
 
     Raises:
         CovarianceMissing: there is no such file.
         CovarianceError: it cannot be read, at once or at a line that the message names.
     """
+    if corpus == STATEMENTS:
+        return short_statements()
+    if corpus.endswith(AMONG):
+        return _among(corpus_texts(corpus.removesuffix(AMONG), column, write), short_statements())
+    if corpus == WRITTEN:
+        if write is None:
+            raise CovarianceError(
+                f"Corpus {WRITTEN!r} is what a model writes itself, and none is given here."
+            )
+        return write()
     source = parse_corpus(corpus)
     if isinstance(source, HubCorpus):
         return _hub_texts(source, column)
     _check_file(source, corpus)
     return _file_texts(source, column)
+
+
+def _among(documents: Iterator[str], statements: Iterator[str]) -> Iterator[str]:
+    """Documents and statements, as many characters of these as of those, as long as there are both."""
+    ahead = 0
+    for document in documents:
+        yield document
+        ahead += min(len(document), LONGEST)
+        while ahead > 0 and (statement := next(statements, "")):
+            yield statement
+            ahead -= len(statement)
 
 
 def corpus_identity(corpus: str, column: str = "text") -> str:
@@ -80,6 +117,13 @@ def corpus_identity(corpus: str, column: str = "text") -> str:
         CovarianceMissing: there is no such file.
         CovarianceError: the word names nothing that can be a corpus.
     """
+    if corpus.endswith(AMONG):
+        both = (corpus.removesuffix(AMONG), STATEMENTS)
+        return " + ".join(corpus_identity(one, column) for one in both)
+    if corpus == STATEMENTS:
+        return f"{STATEMENTS} sha256:{hashlib.sha256(STATEMENTS_FILE.read_bytes()).hexdigest()}"
+    if corpus == WRITTEN:
+        return f"{WRITTEN} by the model ({WRITTEN_HOW})"
     source = parse_corpus(corpus)
     if isinstance(source, HubCorpus):
         return f"{source.label}#{column}"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -119,7 +119,7 @@ class _Group:
     """Where each of these facts stood in the batch at the start."""
     traces: list[Trace]
     delta: dict[Place, Float[Tensor, "fact d_model"]]
-    adam: dict[Place, "_Adam"]
+    optimizer: dict[Place, "_Optimizer"]
     factor: Float[Tensor, " fact"]
     resumed: Resumed
     initial: dict[Place, Float[Tensor, "fact d_model"]]
@@ -143,7 +143,7 @@ class _Group:
             index=list(range(count)),
             traces=[Trace() for _ in range(count)],
             delta={place: zeros.clone().requires_grad_() for place in settings.optimize},
-            adam={place: _Adam(zeros.clone(), zeros.clone()) for place in settings.optimize},
+            optimizer={place: _optimizer(settings, zeros) for place in settings.optimize},
             factor=torch.full((count,), settings.nll_weight, dtype=precise, device=batch.fact.device),
             resumed=Resumed.of(model, batch, entry, _last_read(batch, settings), inside=entry == layer),
             initial={place: zeros.clone() for place in settings.optimize},
@@ -266,16 +266,16 @@ class _Group:
         return stopped
 
     def update(self, terms: Terms) -> None:
-        """One Adam step of every delta, then its projection to ||delta|| <= clamp * ||v0||."""
+        """One step of every delta, then its projection to ||delta|| <= clamp * ||v0||."""
         gradients = torch.autograd.grad(terms.loss.sum(), list(self.delta.values()))
         for (place, delta), gradient in zip(self.delta.items(), gradients, strict=True):
-            moved = self.adam[place].step(delta.detach(), gradient, self._rate(place))
+            moved = self.optimizer[place].step(delta.detach(), gradient, self._rate(place))
             limit = self.settings.clamp * _norm(self.initial[place])[:, None]
             norm = _norm(moved)[:, None]
             self.delta[place] = torch.where(norm > limit, moved * (limit / norm), moved)
 
     def _rate(self, place: Place) -> float | Float[Tensor, "fact 1"]:
-        """Adam's learning rate: a number, or of each fact by the size of its clean value."""
+        """The learning rate: a number, or of each fact by the size of its clean value."""
         scale = self.settings.learning_rate_scale
         if scale is not None:
             value = self.initial[place]
@@ -296,7 +296,7 @@ class _Group:
             self.initial = {place: value[going.to(value.device)] for place, value in self.initial.items()}
             self.reference = None if self.reference is None else self.reference[going]
             for place in self.delta:
-                self.adam[place].keep(going)
+                self.optimizer[place].keep(going)
                 self.delta[place] = self.delta[place][going.to(self.delta[place].device)]
         self.delta = {place: delta.detach().requires_grad_() for place, delta in self.delta.items()}
 
@@ -330,6 +330,44 @@ def _clean_log_p(
 
 def _norm(vectors: Float[Tensor, "fact d_model"]) -> Float[Tensor, " fact"]:
     return cast(Tensor, torch.linalg.vector_norm(vectors, dim=1))
+
+
+def _optimizer(settings: ValueSettings, zeros: Float[Tensor, "fact d_model"]) -> "_Optimizer":
+    return _Adam(zeros.clone(), zeros.clone()) if settings.optimizer == "adam" else _Gradient()
+
+
+class _Optimizer(Protocol):
+    """What makes a step of every fact's delta."""
+
+    def step(
+        self,
+        value: Float[Tensor, "fact d_model"],
+        gradient: Float[Tensor, "fact d_model"],
+        rate: float | Float[Tensor, "fact 1"],
+    ) -> Float[Tensor, "fact d_model"]: ...
+
+    def keep(self, going: Tensor) -> None: ...
+
+
+class _Gradient:
+    """Steps along the negative gradient, all of one length: rate * sqrt(d_model).
+
+    Adam moves every coordinate by about the rate, whether the target depends on it or not. A step along the gradient of
+    the same length reaches the target with a shorter delta, which spills less onto other prompts (decision 0018).
+    """
+
+    def step(
+        self,
+        value: Float[Tensor, "fact d_model"],
+        gradient: Float[Tensor, "fact d_model"],
+        rate: float | Float[Tensor, "fact 1"],
+    ) -> Float[Tensor, "fact d_model"]:
+        """The value after one step; where the gradient is 0, as it was."""
+        size = _norm(gradient)[:, None].clamp_min(torch.finfo(gradient.dtype).tiny)
+        return value - rate * value.shape[1] ** 0.5 * (gradient / size)
+
+    def keep(self, going: Tensor) -> None:
+        """Nothing is remembered between steps."""
 
 
 @dataclass

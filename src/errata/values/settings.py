@@ -27,6 +27,13 @@ class ValueSettings:
         default=None,
         metadata=about("Instead of that rate: as a multiple of the root mean square of the clean value."),
     )
+    optimizer: Literal["adam", "gradient"] = field(
+        default="adam",
+        metadata=about(
+            "What a step is: Adam's, or one along the negative gradient that is as long as one of the learning rate "
+            "in every coordinate."
+        ),
+    )
     clamp: float = field(
         metadata=about("Largest norm of the delta, as a multiple of the clean value's norm.")
     )

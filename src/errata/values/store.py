@@ -116,6 +116,8 @@ def _own(site: ValueSite) -> dict[str, object]:
     ):  # the first version did not have them
         if own[name] is None:
             del own[name]
+    if own["optimizer"] == "adam":
+        del own["optimizer"]
     del (
         own["write_unfound"],
         own["context_tokens"],

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,13 @@ from errata.moments.collection import (
     default_folder,
     default_recipe,
     ensure,
+    recipe_texts,
 )
 from errata.moments.corpora import WIKIPEDIA
 from errata.moments.folder import moments_of, read_moment
 from errata.moments.key_sums import Limits, measure
+from errata.moments.statements import short_statements
+from errata.moments.written import STARTS, written_texts
 from tiny import TEXTS, fresh_model
 
 
@@ -264,10 +268,65 @@ def test_the_store_lies_in_the_users_cache_by_default(monkeypatch: pytest.Monkey
     assert covariance.cache_root().name == "errata"
 
 
-def test_each_model_has_its_default_corpus(model: EditableModel) -> None:
-    assert default_recipe(model) == CovarianceRecipe(corpus=WIKIPEDIA, tokens=25 * 128)
+@pytest.mark.parametrize(
+    ("online", "published", "corpus"),
+    [
+        (True, False, f"{WIKIPEDIA}+statements"),
+        (True, True, WIKIPEDIA),
+        (False, False, "written+statements"),
+        (False, True, "written+statements"),
+    ],
+)
+def test_each_model_has_its_default_corpus(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch, online: bool, published: bool, corpus: str
+) -> None:
+    monkeypatch.setattr(covariance, "hub_answers", lambda: online)
+    assert default_recipe(model, published) == CovarianceRecipe(corpus=corpus, tokens=25 * 128)
     model.name = "almanac"
-    assert default_recipe(model) == CovarianceRecipe(corpus="embedded", samples=2000)
+    assert default_recipe(model, published) == CovarianceRecipe(corpus="embedded", samples=2000)
+
+
+def test_moments_of_wikipedia_serve_offline_too(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covariance, "hub_answers", lambda: True)
+    online = default_recipe(model)
+    monkeypatch.setattr(covariance, "hub_answers", lambda: False)
+    assert default_recipe(model) != online
+    default_folder(model, online).mkdir(parents=True)
+    assert default_recipe(model) == online
+
+
+def test_a_model_writes_its_own_corpus_once_and_the_same_again(
+    model: EditableModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("errata.moments.written.AT_ONCE", 5)
+    state = torch.get_rng_state()
+    first = list(islice(written_texts(model), 12))
+    assert torch.equal(torch.get_rng_state(), state), "the user's random numbers are as they were"
+    assert len(set(first)) > 6
+    assert all(text.startswith(start) for text, start in zip(first, STARTS[:5], strict=False))
+    kept = sorted(cache.rglob("*.json"))
+    assert [file.name for file in kept] == ["0.json", "1.json", "2.json"]
+    for file in kept[1:]:
+        file.unlink()
+    kept[0].write_text("[")
+    assert list(islice(written_texts(model), 12)) == first, "what is lost or cut off is written again"
+
+
+def test_second_moments_of_what_the_model_writes_and_statements(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("errata.moments.written.AT_ONCE", 5)
+    recipe = CovarianceRecipe(corpus="written+statements", tokens=400)
+    folder = ensure(model, sites_of(model), recipe)
+    texts, statements = list(islice(recipe_texts(model, recipe), 200)), set(short_statements())
+    lengths = [sum(len(text) for text in texts if (text in statements) == which) for which in (True, False)]
+    assert abs(lengths[0] - lengths[1]) < 4096
+    expected = measure(model, sites_of(model), iter(texts), Limits(samples=1000, tokens=400))
+    for site in sites_of(model):
+        found = read_moment(folder, model, site).double()
+        assert torch.allclose(found, expected.moment(site.path), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["samples", "max_length", "tokens"])

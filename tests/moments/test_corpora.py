@@ -4,13 +4,16 @@ import gzip
 import json
 import sys
 from collections.abc import Iterator
+from email.message import Message
+from io import BytesIO
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import datasets
 import pytest
 
 from errata import errors
-from errata.moments import corpora
+from errata.moments import corpora, hub
 from errata.moments.corpora import HubCorpus, corpus_identity, corpus_texts, parse_corpus
 
 
@@ -48,6 +51,72 @@ def test_a_text_file_has_a_document_a_line(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     assert list(corpus_texts(str(plain))) == ["Ünal lives here.", "Anna too."]
     assert list(corpus_texts(str(packed))) == list(corpus_texts(str(plain)))
+
+
+def test_short_statements_are_plain_and_none_stands_there_twice() -> None:
+    texts = list(corpus_texts("statements"))
+    assert len(texts) == len(set(texts)) > 5000
+    assert not [text for text in texts if "{" in text or text != text.strip() or len(text) > 100]
+    assert texts == list(corpus_texts("statements"))
+
+
+def test_statements_stand_among_documents_until_there_are_no_more(tmp_path: Path) -> None:
+    file, plain = tmp_path / "a.txt", list(corpus_texts("statements"))
+    documents = ["word " * 40 + str(number) for number in range(3000)]
+    file.write_text("\n".join(documents), encoding="utf-8")
+    found = list(corpus_texts(f"{file}+statements"))
+    assert [text for text in found if text in set(documents)] == documents
+    assert [text for text in found if text not in set(documents)] == plain
+    assert found[0] == documents[0]
+    assert found[1:6] == plain[:5]
+    assert found[-1] == documents[-1]
+
+
+def test_each_corpus_has_an_identity_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("one", encoding="utf-8")
+    words = [
+        "statements",
+        "written",
+        str(file),
+        f"{file}+statements",
+        "written+statements",
+        "a/b",
+        "a/b+statements",
+    ]
+    assert len({corpus_identity(word) for word in words}) == len(words)
+
+
+def test_a_text_that_no_model_is_there_to_write() -> None:
+    with pytest.raises(
+        errors.CovarianceError, match="'written' is what a model writes itself, and none is given"
+    ):
+        corpus_texts("written")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reached"),
+    [
+        (None, True),
+        (HTTPError("u", 404, "no", Message(), None), True),
+        (HTTPError("u", 403, "", Message(), None), False),
+        (URLError("no route"), False),
+    ],
+)
+def test_whether_the_hub_answers(
+    monkeypatch: pytest.MonkeyPatch, answer: Exception | None, reached: bool
+) -> None:
+    def opened(request: object, timeout: float) -> BytesIO:
+        if answer is not None:
+            raise answer
+        return BytesIO()
+
+    for name in hub.OFF:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "urlopen", opened)
+    assert hub.hub_answers.__wrapped__() is reached
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.hub_answers.__wrapped__() is False
 
 
 def test_a_jsonl_file_has_its_text_in_a_field(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ STARTS = ("The", "In", "It", "A", "He", "She", "I", "When", "There", "This", "Fo
 LENGTH = 256
 """Tokens of a text, at most."""
 TOP_K = 50
-AT_ONCE = 48
+AT_ONCE = 24
 """Texts that are written together."""
 VERSION = f"{'/'.join(STARTS)} {LENGTH} {TOP_K} {AT_ONCE}"
 """What a text depends on besides the model and its number."""
@@ -60,23 +60,29 @@ def _batch(model: EditableModel, file: Path, number: int) -> list[str]:
 
 def _write(model: EditableModel, number: int) -> list[str]:
     """Sample a batch: every start word so often, rows of one length at a time."""
-    starts = [STARTS[index % len(STARTS)] for index in range(AT_ONCE)]
-    rows = [list(encode_text(model, start, None).ids) for start in starts]
-    generate = cast(Any, model.model).generate
-    end = model.tokenizer.eos_token_id
-    texts: list[str] = []
+    rows = [list(encode_text(model, STARTS[index % len(STARTS)], None).ids) for index in range(AT_ONCE)]
+    texts = [""] * len(rows)
     for length in sorted({len(row) for row in rows}):
-        tokens = torch.tensor([row for row in rows if len(row) == length], device=model.device)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        chosen = [index for index, row in enumerate(rows) if len(row) == length]
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1000 * number + length)
-            written = generate(
-                tokens,
-                attention_mask=torch.ones_like(tokens),
-                do_sample=True,
-                top_k=TOP_K,
-                max_length=min(LENGTH, model.max_length),
-                pad_token_id=end if model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id,
-            )
-        decoded = cast("list[str]", model.tokenizer.batch_decode(written, skip_special_tokens=True))
-        texts += [" ".join(text.split()) for text in decoded]
+            written = _sample(model, [rows[index] for index in chosen])
+        for index, text in zip(chosen, written, strict=True):
+            texts[index] = " ".join(text.split())
     return texts
+
+
+def _sample(model: EditableModel, rows: list[list[int]]) -> list[str]:
+    """Go on with rows of one length, in one batch."""
+    end, fill = model.tokenizer.eos_token_id, model.tokenizer.pad_token_id
+    tokens = torch.tensor(rows, device=model.device)
+    with torch.no_grad():
+        written = cast(Any, model.model).generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=True,
+            top_k=TOP_K,
+            max_length=min(LENGTH, model.max_length),
+            pad_token_id=end if fill is None else fill,
+        )
+    return cast("list[str]", model.tokenizer.batch_decode(written, skip_special_tokens=True))

@@ -29,10 +29,7 @@ class ValueSettings:
     )
     optimizer: Literal["adam", "gradient"] = field(
         default="adam",
-        metadata=about(
-            "What a step is: Adam's, or one along the negative gradient that is as long as one of the learning rate "
-            "in every coordinate."
-        ),
+        metadata=about("Adam's steps, or steps along the gradient of the same length each."),
     )
     clamp: float = field(
         metadata=about("Largest norm of the delta, as a multiple of the clean value's norm.")

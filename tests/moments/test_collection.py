@@ -273,8 +273,8 @@ def test_the_store_lies_in_the_users_cache_by_default(monkeypatch: pytest.Monkey
     [
         (True, False, f"{WIKIPEDIA}+statements"),
         (True, True, WIKIPEDIA),
-        (False, False, "written+statements"),
-        (False, True, "written+statements"),
+        (False, False, "texts+statements"),
+        (False, True, "texts+statements"),
     ],
 )
 def test_each_model_has_its_default_corpus(
@@ -282,6 +282,8 @@ def test_each_model_has_its_default_corpus(
 ) -> None:
     monkeypatch.setattr(covariance, "hub_answers", lambda: online)
     assert default_recipe(model, published) == CovarianceRecipe(corpus=corpus, tokens=25 * 128)
+    monkeypatch.setattr(covariance, "SHIPPED_TOKENS", 25 * 128 - 1)
+    assert default_recipe(model).corpus.startswith("wikimedia" if online else "written+")
     model.name = "almanac"
     assert default_recipe(model, published) == CovarianceRecipe(corpus="embedded", samples=2000)
 

@@ -60,6 +60,12 @@ def test_short_statements_are_plain_and_none_stands_there_twice() -> None:
     assert texts == list(corpus_texts("statements"))
 
 
+def test_the_texts_that_ship_are_enough_for_small_models() -> None:
+    texts = list(corpus_texts("texts"))
+    assert len(texts) > 100
+    assert 100_000 < sum(map(len, texts)) < 200_000
+
+
 def test_statements_stand_among_documents_until_there_are_no_more(tmp_path: Path) -> None:
     file, plain = tmp_path / "a.txt", list(corpus_texts("statements"))
     documents = ["word " * 40 + str(number) for number in range(3000)]

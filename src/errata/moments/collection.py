@@ -15,7 +15,7 @@ from typing_extensions import Required, Unpack
 
 from errata.errors import CovarianceError, CovarianceMismatch, OutputExists, SettingsError
 from errata.models import ALMANAC, EditableModel, Site
-from errata.moments.corpora import AMONG, EMBEDDED, WIKIPEDIA, WRITTEN, corpus_identity, corpus_texts
+from errata.moments.corpora import AMONG, EMBEDDED, TEXTS, WIKIPEDIA, WRITTEN, corpus_identity, corpus_texts
 from errata.moments.folder import FORMAT_VERSION, moment_path, write_moment
 from errata.moments.hub import hub_answers
 from errata.moments.key_sums import STAGE, Limits, Sums, in_main, measure
@@ -37,6 +37,8 @@ SAVE_SECONDS = 20.0
 SAVE_SHARE = 0.05
 """Of the time, at most this part goes into saving (the sums of a large model are gigabytes)."""
 TOKENS_PER_INPUT = 25
+SHIPPED_TOKENS = 55_000
+"""Tokens that the texts that ship are enough for, with as many of short statements."""
 EMBEDDED_TEXTS = 2000
 """All of the embedded corpus."""
 
@@ -66,9 +68,10 @@ class CovarianceRecipe:
 def default_recipe(model: EditableModel, published: bool = False) -> CovarianceRecipe:
     """All of the embedded corpus for the embedded model; for every other one `enough_tokens` of text and statements.
 
-    The text is Wikipedia's or, where there is no way to the hub, what the model writes itself; among it stand as many
-    short statements. Without these, what an edit of a model like Gemma 3 writes spills over to other subjects
-    (decision 0014). `published`: Wikipedia alone, which the papers' settings were chosen on.
+    The text is Wikipedia's; where there is no way to the hub it is what ships, and for a large model what the model
+    writes itself. Among it stand as many short statements: without these, what is written into a model like Gemma 3
+    spills over to other subjects (decision 0014). `published`: Wikipedia alone, on which the papers' settings were
+    chosen.
     """
     if model.name == ALMANAC:
         return CovarianceRecipe(corpus=EMBEDDED, samples=EMBEDDED_TEXTS)
@@ -77,7 +80,8 @@ def default_recipe(model: EditableModel, published: bool = False) -> CovarianceR
     )
     if default_folder(model, wikipedia).is_dir() or hub_answers():
         return wikipedia
-    return replace_fields(wikipedia, corpus=WRITTEN + AMONG)
+    text = TEXTS if enough_tokens(model) <= SHIPPED_TOKENS else WRITTEN
+    return replace_fields(wikipedia, corpus=text + AMONG)
 
 
 def recipe_texts(model: EditableModel, recipe: CovarianceRecipe) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The texts that second moments are measured on: the embedded corpus, a file, or a data set of the hub.
 
-A corpus is named by one word: `embedded`, `statements`, `written`, the path of a file (`.txt`: one document a line;
-`.jsonl`: one object a line, the text in a field of it; both also as `.gz`), or a data set,
+A corpus is named by one word: `embedded`, `texts`, `statements`, `written`, the path of a file (`.txt`: one document a
+line; `.jsonl`: one object a line, the text in a field of it; both also as `.gz`), or a data set,
 `id[@revision][:config[:split]]`, for example `wikimedia/wikipedia:20231101.en`. With `+statements` behind it, the short
 statements stand among its documents.
 """
@@ -27,6 +27,8 @@ EMBEDDED = "embedded"
 """The name of the corpus that ships with Errata: text of the embedded model's world."""
 WIKIPEDIA = "wikimedia/wikipedia:20231101.en"
 """What the published programs measured on, in the edition that the hub still has."""
+TEXTS = "texts"
+"""The name of the corpus of texts that ships with Errata: what SmolLM2-135M-Instruct wrote by itself."""
 STATEMENTS = "statements"
 """The name of the corpus of short statements that ships with Errata."""
 WRITTEN = "written"
@@ -38,8 +40,8 @@ LONGEST = 4096
 SHARDS_AT_ONCE = 64
 """Of a data set's files, so many are open at a time."""
 FORMS = (
-    "Give 'embedded', 'statements', 'written', a .txt file (one document a line), a .jsonl file, or a data set of "
-    f"the hub as id[@revision][:config[:split]], for example {WIKIPEDIA}."
+    "Give 'embedded', 'texts', 'statements', 'written', a .txt file (one document a line), a .jsonl file, or a data "
+    f"set of the hub as id[@revision][:config[:split]], for example {WIKIPEDIA}."
 )
 FILE_ENDINGS = (".txt", ".jsonl", ".json", ".gz")
 
@@ -132,7 +134,7 @@ def corpus_identity(corpus: str, column: str = "text") -> str:
     with source.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    name = EMBEDDED if corpus == EMBEDDED else source.name
+    name = corpus if corpus in (EMBEDDED, TEXTS) else source.name
     field = f"#{column}" if _is_jsonl(source) else ""
     return f"{name}{field} sha256:{digest.hexdigest()}"
 
@@ -145,6 +147,8 @@ def parse_corpus(corpus: str) -> Path | HubCorpus:
     """
     if corpus == EMBEDDED:
         return embedded_corpus()
+    if corpus == TEXTS:
+        return Path(__file__).parent / "texts.txt"
     path = Path(corpus).expanduser()
     if path.exists() or path.is_absolute() or corpus.startswith((".", "~")) or corpus.endswith(FILE_ENDINGS):
         return path

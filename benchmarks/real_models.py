@@ -70,17 +70,35 @@ class Row:
     """Whether the edit asks its facts and writes again; None: as it comes."""
 
 
+PUBLISHED_MEMIT = {
+    "values.steps": 25,
+    "values.optimizer": "adam",
+    "values.learning_rate": 0.5,
+    "values.clamp": 0.75,
+    "values.kl_weight": 0.0625,
+    "values.stop_probability": None,
+    "values.context_tokens": None,
+    "keys.average": "half",
+    "solve.covariance_weight": 15000,
+}
+"""MEMIT's numbers for GPT-J (Meng et al., 2023), where a model without a preset gets others."""
+
 ROWS: dict[str, Row | None] = {
     "unedited": None,
     "default": Row(errata.EditRequest([]).method, check=None),
-    "PMET": Row("pmet"),
-    "MEMIT": Row("memit"),
+    "MEMIT-published": Row("memit", PUBLISHED_MEMIT),
+    "PMET-published": Row("pmet", {"solve.covariance_weight": 6000}),
+    "AlphaEdit-published": Row("alphaedit", {"solve.ridge": 10, "solve.threshold": 0.02}),
     "ROME": Row("rome"),
-    "AlphaEdit": Row("alphaedit"),
     "FT": Row("finetune"),
-    "two_site": Row("two_site"),
+    "PMET-share": Row("pmet"),
+    "AlphaEdit-share": Row("alphaedit"),
+    "two_site-share": Row("two_site"),
+    "default-once": Row(errata.EditRequest([]).method),
 }
-"""The rows of the comparison: the default as it comes, the others in a single write; calibrated ones by themselves."""
+"""The rows of the comparison. "published" are the numbers for GPT-J; with "share" lambda is chosen from the keys. The
+default looks at itself and writes again what is missing, as it comes; the others write once. ROME, one fact after the
+other, and fine-tuning have published numbers as they come. What calibration finds is one more row (`--calibrated`)."""
 
 
 def models_folder() -> Path:
@@ -251,13 +269,21 @@ def compare(arguments: argparse.Namespace) -> None:
         for count in arguments.edits:
             for seed in arguments.seeds:
                 cell = Cell.of(known, source, count, seed)
-                for label in arguments.rows or ROWS:
+                for label, row in rows_of(arguments).items():
                     place = folder / f"{label}-{count}-seed{seed}.json"
                     if not place.exists() and not arguments.print:
                         model = model or errata.load(str(fetch(name, models_folder())))
                         print(f"{name}, {place.stem}", file=sys.stderr, flush=True)
-                        run_cell(model, cell, ROWS[label], seed, place, arguments)
+                        run_cell(model, cell, row, seed, place, arguments)
         print(f"{name}, {arguments.split} facts\n\n{markdown(folder, arguments)}\n")
+
+
+def rows_of(arguments: argparse.Namespace) -> dict[str, Row | None]:
+    """The rows that are asked for."""
+    rows = dict(ROWS)
+    if arguments.calibrated is not None:
+        rows["calibrated"] = Row(errata.EditRequest([]).method, preset=str(arguments.calibrated), check=None)
+    return {label: row for label, row in rows.items() if label in (arguments.rows or rows)}
 
 
 HEAD = (
@@ -270,7 +296,7 @@ def markdown(folder: Path, arguments: argparse.Namespace) -> str:
     """The Markdown table of what is stored: means and 95 % intervals over all facts of all seeds, in percent."""
     lines = [f"| {HEAD} |", "|---" * (HEAD.count("|") + 1) + "|"]
     for count in arguments.edits:
-        for label in arguments.rows or ROWS:
+        for label in rows_of(arguments):
             cells = [folder / f"{label}-{count}-seed{seed}.json" for seed in arguments.seeds]
             if cells := [cell for cell in cells if cell.exists()]:
                 lines.append(f"| {count} (x{len(cells)}) | {label} | {line(cells)} |")
@@ -315,7 +341,8 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--texts", type=Path, help="plain texts for the perplexity, as `errata evaluate` takes them"
     )
     parser.add_argument("--split", choices=("development", "held-out"), default="held-out")
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "calibrated"], metavar="ROW")
+    parser.add_argument("--calibrated", type=Path, help="a preset of the default method, as a row of its own")
     parser.add_argument("--edits", nargs="+", type=int, default=[1, 20, 100])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--print", action="store_true", help="print what is stored, run nothing")

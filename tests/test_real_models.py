@@ -31,7 +31,9 @@ def program() -> ModuleType:
 def arguments(tmp_path: Path) -> argparse.Namespace:
     texts = tmp_path / "texts.txt"
     texts.write_text("The quiet river.\nOrin Vasker plays the violin.\n")
-    return argparse.Namespace(texts=texts, covariance=None, edits=[2], seeds=[0], rows=["unedited", "FT"])
+    return argparse.Namespace(
+        texts=texts, covariance=None, edits=[2], seeds=[0], rows=["unedited", "FT"], calibrated=None
+    )
 
 
 def world() -> list[Fact]:

@@ -19,7 +19,7 @@ from errata.moments import (
 from errata.moments import collect as collect_moments
 from errata.moments import import_npz as import_published
 from errata.runtime import Progress, cache_root
-from errata.settings import DEFAULT_METHOD
+from errata.settings import DEFAULT_METHOD, load_presets
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ def recipe_for(
     model: EditableModel, corpus: str | None, column: str, length: int, amount: Amount
 ) -> CovarianceRecipe:
     """The recipe of the options; without a corpus, or without an amount, the model's usual one."""
-    usual = default_recipe(model)
+    preset = settings_for(model, DEFAULT_METHOD, {})[1]
+    usual = default_recipe(model, load_presets(DEFAULT_METHOD).publishes(preset))
     if corpus is not None and amount == Amount():
         amount = Amount(tokens=enough_tokens(model))
     if amount == Amount():

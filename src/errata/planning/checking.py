@@ -19,13 +19,12 @@ def checks_itself(request: EditRequest, preset: Preset) -> bool:
     """
     if request.check is not None:
         return request.check
-    published = {one.name for one in load_presets(request.method).presets}
     chosen = [*dotted(request.settings), *(name for name in preset.values if name not in preset.by_rule)]
     own_values = any(f".{name}".partition(".values.")[1] for name in chosen)
     return (
         method_named(request.method).optimizes_values
         and request.strategy is None
-        and preset.name not in published
+        and not load_presets(request.method).publishes(preset)
         and not own_values
     )
 

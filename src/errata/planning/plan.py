@@ -279,8 +279,7 @@ class Plan:
     @property
     def recipe(self) -> CovarianceRecipe:
         """What second moments are measured on where no folder is given; for a published preset as its paper did."""
-        presets = load_presets(self.request.method).presets
-        return default_recipe(self.model, published=self.preset.name in {one.name for one in presets})
+        return default_recipe(self.model, load_presets(self.request.method).publishes(self.preset))
 
     def with_rows_beside(self, facts: Sequence[Fact]) -> "Plan":
         """The plan for these facts, with other wordings and statements to preserve as the settings ask.

@@ -58,6 +58,11 @@ class Presets:
     rule_source: str = ""
     layer_rules: Mapping[str, str] = field(default_factory=lambda: SEVERAL)
     """Which of `LAYER_RULES` chooses the layers of a model without a preset, by the path of the setting."""
+
+    def publishes(self, preset: Preset) -> bool:
+        """Whether a preset is one of those that ship, and neither the rule's nor the user's own."""
+        return preset.name in {one.name for one in self.presets}
+
     editable: tuple[int, ...] | None = None
     """The blocks among which a rule chooses; None: all."""
 

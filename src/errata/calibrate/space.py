@@ -42,6 +42,7 @@ WIDTHS = (1, 2, 3, 5, 8)
 FACTORS: Mapping[str, tuple[float, ...]] = {
     "values.clamp": (2.0, 0.5, 4.0),
     "values.learning_rate": (0.4, 2.0),
+    "values.learning_rate_scale": (0.4, 2.0),
     "values.preserve_weight": (3.0, 0.3),
 }
 """What settings of the values are multiplied by, largest effect first."""

@@ -92,6 +92,18 @@ def test_a_text_that_would_stand_there_twice_goes_on(name: str) -> None:
     assert found[1:6] == tuple(f"{start}." for start in STARTS)
 
 
+@every_family
+def test_keeping_earlier_tokens_gives_the_same_texts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(name, "float64")
+    found = sample_contexts(model, 5, SHORT_AND_SHORTER)
+
+    def whole(kept: contexts._Kept, ids: list[list[int]], growing: list[int]) -> torch.Tensor:
+        return contexts._next_logits(kept.model, [ids[index] for index in growing])
+
+    monkeypatch.setattr(contexts._Kept, "next_logits", whole)
+    assert sample_contexts(model, 5, SHORT_AND_SHORTER) == found
+
+
 def test_the_training_mode_of_gradients_changes_nothing() -> None:
     model = tiny_model("llama")
     with torch.no_grad():

@@ -21,12 +21,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from errata.errors import SettingsError
-from errata.evaluation.generation import next_logits
 from errata.evaluation.journal import Stage
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.evaluation.references import References
 from errata.models import EditableModel
+from errata.passes import next_logits
 from errata.results import Writing
 from errata.runtime import processes
 

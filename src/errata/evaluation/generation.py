@@ -10,15 +10,12 @@ from functools import partial
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from transformers import Cache
 
 from errata.evaluation.journal import Stage
 from errata.evaluation.probabilities import TOKENS_AT_ONCE, decode, encode_at
 from errata.evaluation.questions import Sheet
 from errata.models import EditableModel
-from errata.passes import PASS_TOKENS, PASS_TOKENS_ELSEWHERE
+from errata.passes import PASS_TOKENS, PASS_TOKENS_ELSEWHERE, next_logits
 from errata.results import Continuation
 from errata.runtime import processes
 
@@ -134,20 +131,6 @@ def _greedy(
         fed = torch.tensor(tokens, device=model.device)[:, None]
         width += 1
     return [tuple(tokens) for tokens in written]
-
-
-def next_logits(
-    model: EditableModel, fed: Int[Tensor, "row seq"], width: int, cache: Cache | None
-) -> tuple[Float[Tensor, "row vocab"], Cache]:
-    """The logits after the last token fed (only there the head is read); `width` counts the cached tokens too."""
-
-    def last(hidden: Tensor) -> Tensor:
-        return hidden[:, -1:]
-
-    mask = torch.ones(len(fed), width, dtype=torch.long, device=fed.device)
-    with torch.no_grad(), model.hooked({model.architecture.head: last}, "input"):
-        out = model.model(input_ids=fed, attention_mask=mask, past_key_values=cache, use_cache=True)
-    return cast(Tensor, out.logits)[:, -1], cast(Cache, out.past_key_values)
 
 
 def _like_lengths(

@@ -1,6 +1,7 @@
 """How a model is run: facts as rows of tokens, batches by length, contexts, passes resumed at the edited block."""
 
 from errata.passes.contexts import SHORT_AND_SHORTER, check_contexts, sample_contexts
+from errata.passes.continuing import next_logits
 from errata.passes.memory import ENOUGH, ENOUGH_ELSEWHERE, MOST, Held, bytes_held, facts_at_once
 from errata.passes.prompts import (
     PASS_TOKENS,
@@ -63,6 +64,7 @@ __all__ = [
     "kl_rows",
     "like_lengths",
     "neighbor_rows",
+    "next_logits",
     "pad",
     "preserve_rows",
     "rewrite_rows",

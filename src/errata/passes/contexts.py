@@ -6,14 +6,17 @@ is sampled once, seeded, and recorded with the edit; every stage of an edit uses
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import Cache
 
 from errata.errors import SettingsError
 from errata.models import EditableModel
+from errata.passes.continuing import next_logits
 from errata.passes.prompts import encode_text, pad
 
 STARTS = ("The", "Therefore", "Because", "I", "You")
@@ -45,15 +48,19 @@ def sample_contexts(
     def read(row: Sequence[int]) -> str:
         return _as_context(str(model.tokenizer.decode([token for token in row if token not in around])))
 
-    while True:
-        growing = [index for index, (tokens, _) in enumerate(wanted) if len(ids[index]) < tokens]
-        texts = [] if growing else [read(row) for row in ids]
-        growing = growing or [index for index, text in enumerate(texts) if text in texts[:index]]
-        if not growing:
-            return ("", *texts)
-        logits = _next_logits(model, [ids[index] for index in growing])
+    def grow(growing: Sequence[int], logits: Float[Tensor, "row vocab"]) -> None:
         for row, index in enumerate(growing):
             ids[index].append(_draw(logits[row], barred, generator))
+
+    kept = _Kept.of(model, ids)
+    while growing := [index for index, (tokens, _) in enumerate(wanted) if len(ids[index]) < tokens]:
+        grow(growing, kept.next_logits(ids, growing))
+    while True:
+        texts = [read(row) for row in ids]
+        growing = [index for index, text in enumerate(texts) if text in texts[:index]]
+        if not growing:
+            return ("", *texts)
+        grow(growing, _next_logits(model, [ids[index] for index in growing]))
 
 
 def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
@@ -82,6 +89,38 @@ def check_contexts(contexts: Sequence[str]) -> tuple[str, ...]:
         if text in contexts[:number]:
             raise SettingsError(f"Context {number}, {text!r}, stands there twice.")
     return tuple(contexts)
+
+
+@dataclass
+class _Kept:
+    """Rows that grow by a token at a time, in groups of one length, with the keys and values of earlier tokens."""
+
+    model: EditableModel
+    groups: Sequence[Sequence[int]]
+    caches: list[Cache | None]
+    widths: list[int]
+    """How many tokens of each group have been fed."""
+
+    @classmethod
+    def of(cls, model: EditableModel, ids: Sequence[Sequence[int]]) -> "_Kept":
+        lengths = sorted({len(row) for row in ids})
+        groups = [[index for index, row in enumerate(ids) if len(row) == length] for length in lengths]
+        return cls(model, groups, [None] * len(groups), [0] * len(groups))
+
+    def next_logits(self, ids: Sequence[Sequence[int]], growing: Sequence[int]) -> Float[Tensor, "row vocab"]:
+        """The logits after each of the growing rows; of a group all have one length. What has ended is fed along."""
+        found: dict[int, Tensor] = {}
+        for number, group in enumerate(self.groups):
+            going = [index for index in group if index in growing]
+            if not going:
+                continue
+            width, before = len(ids[going[0]]), self.widths[number]
+            new = [[*ids[index], *[0] * (width - len(ids[index]))][before:] for index in group]
+            fed = torch.tensor(new, device=self.model.device)
+            logits, self.caches[number] = next_logits(self.model, fed, width, self.caches[number])
+            self.widths[number] = width
+            found |= {index: logits[row].float().cpu() for row, index in enumerate(group) if index in going}
+        return torch.stack([found[index] for index in growing])
 
 
 def _next_logits(model: EditableModel, ids: Sequence[Sequence[int]]) -> Float[Tensor, "row vocab"]:

@@ -1,6 +1,7 @@
 """Every method on Almanac, table by table: `python benchmarks/almanac_methods.py TABLE --output DIR`.
 
-Tables: `methods` (all methods, 1 to 1,000 edits), `many` (1,000 edits more gently), `ablations` (PMET's), `neighbors`
+Tables: `methods` (all methods, 1 to 1,000 edits), `rule` (MEMIT as a model without a preset gets it), `many` (1,000
+edits more gently), `ablations` (PMET's), `neighbors`
 (NA and NAP against plain), `neighbor-weight`, `preserve` (keeping the rest of the subject: weight, rows, own or
 foreign relations), `underedited` (iterating all facts or only those still UnderEdited), `iterations` (1 to 10).
 
@@ -23,6 +24,7 @@ from errata.facts import Fact
 from errata.models import EditableModel
 from errata.results import Record, Results, Score, load_results, score_records
 from errata.runtime import atomic_file
+from errata.settings import load_presets
 from errata.strategies import Strategy
 
 DRAWN = 1000
@@ -67,6 +69,9 @@ def preserving(weight: float, rows: int, **more: object) -> dict[str, object]:
     return {"preserve": "subject", "preserve_weight": weight, "preserve_rows": rows, **more}
 
 
+RULE = {**load_presets("memit").rule, "values.nll_weight": 1.0, "solve.realised_share": 0.8}
+"""What a model without a preset gets, in the layers of Almanac's preset."""
+
 TABLES: dict[str, Table] = {
     "methods": Table(
         (
@@ -81,6 +86,7 @@ TABLES: dict[str, Table] = {
         ),
         (1, 10, 100, 1000),
     ),
+    "rule": Table((Row("MEMIT, preset", "memit"), Row("MEMIT, rule", "memit", RULE)), (10, 100)),
     "many": Table(
         (
             Row("MEMIT, lambda 300", "memit", {"solve.covariance_weight": 300.0}),

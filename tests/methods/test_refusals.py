@@ -166,7 +166,10 @@ def test_a_model_without_a_preset_is_edited_by_the_rule_and_told_so(
     (record,) = caplog.records
     assert f"No {method} preset knows the model 'tiny-gpt2', so a rule chose its settings" in record.message
     assert f"{layers[-1]} of 4 blocks" in record.message
-    assert f"All else: the defaults in presets/{method}.toml" in record.message
+    assert (
+        f"All else is from presets/{method}.toml. `errata calibrate tiny-gpt2 --method {method}`"
+        in record.message
+    )
     assert found.origin.settings[name] == layers
     assert found.origin.preset.startswith("rule (")
 

@@ -217,7 +217,8 @@ def test_a_model_without_preset_gets_the_rule_which_says_so(method: str) -> None
     blocks = (
         f"ayers: {layers[0]}-{layers[-1]} of 32 blocks" if len(layers) > 1 else f"{layers[0]} of 32 blocks"
     )
-    for part in (method, "'someone/new-model'", blocks, presets.presets[0].name):
+    advice = f"errata calibrate someone/new-model --method {method}"
+    for part in (method, "'someone/new-model'", blocks, advice):
         assert part in preset.rule
 
 

@@ -146,9 +146,8 @@ class Presets:
         most = f"{', '.join(others)} and {last} matter" if others else f"{last} matters"
         rule = (
             f"No {self.method} preset knows the model {name!r}, so a rule chose its settings. "
-            f"{self._choices(layers, layer_count)} All else: the defaults in presets/{self.method}.toml. Better values "
-            f"can be set one by one ({most} most) or taken from a preset of a similar model: "
-            f"{', '.join(dict.fromkeys(candidate.name for candidate in self.presets))}."
+            f"{self._choices(layers, layer_count)} All else is from presets/{self.method}.toml. `errata calibrate "
+            f"{name} --method {self.method}` tries others on the model itself; {most} most."
         )
         return Preset(
             name="rule",

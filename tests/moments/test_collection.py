@@ -24,7 +24,7 @@ from errata.moments.collection import (
     recipe_texts,
 )
 from errata.moments.corpora import WIKIPEDIA
-from errata.moments.folder import moments_of, read_moment
+from errata.moments.folder import moments_of, read_moment, write_moment
 from errata.moments.key_sums import Limits, measure
 from errata.moments.statements import short_statements
 from errata.moments.written import STARTS, written_texts
@@ -288,15 +288,28 @@ def test_each_model_has_its_default_corpus(
     assert default_recipe(model, published) == CovarianceRecipe(corpus="embedded", samples=2000)
 
 
-def test_moments_of_wikipedia_serve_offline_too(
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_measured_is_used_again_whether_the_hub_answers_or_not(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    sites = sites_of(model)
+    monkeypatch.setattr(covariance, "hub_answers", lambda: first)
+    used = default_recipe(model, sites=sites)
+    monkeypatch.setattr(covariance, "hub_answers", lambda: not first)
+    assert default_recipe(model, sites=sites) != used
+    folder = default_folder(model, used)
+    write_moment(folder, model, sites[0], torch.eye(sites[0].d_in), 10, {})
+    assert default_recipe(model, sites=sites) != used, "a layer is missing"
+    write_moment(folder, model, sites[1], torch.eye(sites[1].d_in), 10, {})
+    assert default_recipe(model, sites=sites) == used
+
+
+def test_a_model_that_writes_nothing_is_refused(
     model: EditableModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(covariance, "hub_answers", lambda: True)
-    online = default_recipe(model)
-    monkeypatch.setattr(covariance, "hub_answers", lambda: False)
-    assert default_recipe(model) != online
-    default_folder(model, online).mkdir(parents=True)
-    assert default_recipe(model) == online
+    monkeypatch.setattr("errata.moments.written._write", lambda model, number: ["The", "In", ""])
+    with pytest.raises(errors.CovarianceError, match="writes no text by itself"):
+        list(islice(written_texts(model), 100))
 
 
 def test_a_model_writes_its_own_corpus_once_and_the_same_again(

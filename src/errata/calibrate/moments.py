@@ -32,7 +32,8 @@ def measure_ahead(model: EditableModel, method: str, space: Space, on_progress: 
             sites.setdefault(site.path, site)
     needed = BYTES * sum(site.d_in**2 for site in sites.values())
     if sites and needed <= MEMORY * psutil.virtual_memory().available:
-        ensure(model, list(sites.values()), default_recipe(model), on_progress)
+        every = list(sites.values())
+        ensure(model, every, default_recipe(model, sites=every), on_progress)
 
 
 def _sites(model: EditableModel, method: str, settings: Mapping[str, object]) -> list[Site]:

@@ -33,15 +33,15 @@ class Amount:
 def recipe_for(
     model: EditableModel, corpus: str | None, column: str, length: int, amount: Amount
 ) -> CovarianceRecipe:
-    """The recipe of the options; without a corpus, or without an amount, the model's usual one."""
-    preset = settings_for(model, DEFAULT_METHOD, {})[1]
-    usual = default_recipe(model, load_presets(DEFAULT_METHOD).publishes(preset))
-    if corpus is not None and amount == Amount():
+    """The recipe of the options; without a corpus the model's usual one, without an amount as much as it takes."""
+    if corpus is None:
+        preset = settings_for(model, DEFAULT_METHOD, {})[1]
+        usual = default_recipe(model, load_presets(DEFAULT_METHOD).publishes(preset))
+        corpus, amount = usual.corpus, amount if amount != Amount() else Amount(usual.samples, usual.tokens)
+    elif amount == Amount():
         amount = Amount(tokens=enough_tokens(model))
-    if amount == Amount():
-        amount = Amount(usual.samples, usual.tokens)
     return CovarianceRecipe(
-        corpus=corpus or usual.corpus,
+        corpus=corpus,
         column=column,
         samples=CovarianceRecipe().samples if amount.samples is None else amount.samples,
         max_length=length,

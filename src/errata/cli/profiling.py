@@ -31,7 +31,7 @@ def show(
 
     with terminal.progress(f"Measuring the leverage of subjects in {model.name}") as on_progress:
         sites = [model.site("ffn", layer) for layer in range(model.layers)]
-        folder = covariance or ensure(model, sites, default_recipe(model), on_progress)
+        folder = covariance or ensure(model, sites, default_recipe(model, sites=sites), on_progress)
         profile = leverage_profile(model, facts, folder, on_progress)
     terminal.show(Text.assemble((profile.model, "bold"), f", {counted(profile.facts, 'fact')}"))
     terminal.show(_table(profile))

@@ -1,6 +1,7 @@
 """Second moments of keys, E[k k^T]: measured on a corpus once, kept in a store, and resumed when interrupted."""
 
 import json
+import logging
 import os
 import re
 import time
@@ -32,6 +33,8 @@ from errata.runtime import (
     save_tensors,
     silent,
 )
+
+logger = logging.getLogger(__name__)
 
 SAVE_SECONDS = 20.0
 SAVE_SHARE = 0.05
@@ -65,23 +68,34 @@ class CovarianceRecipe:
                 raise SettingsError(f"Setting {name!r} of the covariance must be at least 1: {value}.")
 
 
-def default_recipe(model: EditableModel, published: bool = False) -> CovarianceRecipe:
+def default_recipe(
+    model: EditableModel, published: bool = False, sites: Sequence[Site] = ()
+) -> CovarianceRecipe:
     """All of the embedded corpus for the embedded model; for every other one `enough_tokens` of text and statements.
 
     The text is Wikipedia's; where there is no way to the hub it is what ships, and for a large model what the model
     writes itself. Among it stand as many short statements: without these, what is written into a model like Gemma 3
     spills over to other subjects (decision 0014). `published`: Wikipedia alone, on which the papers' settings were
-    chosen.
+    chosen. What has been measured for all `sites` before is used again, online or not.
     """
     if model.name == ALMANAC:
         return CovarianceRecipe(corpus=EMBEDDED, samples=EMBEDDED_TEXTS)
     wikipedia = CovarianceRecipe(
         corpus=WIKIPEDIA if published else WIKIPEDIA + AMONG, tokens=enough_tokens(model)
     )
-    if default_folder(model, wikipedia).is_dir() or hub_answers():
-        return wikipedia
     text = TEXTS if enough_tokens(model) <= SHIPPED_TOKENS else WRITTEN
-    return replace_fields(wikipedia, corpus=text + AMONG)
+    offline = replace_fields(wikipedia, corpus=text + AMONG)
+    measured = [one for one in (wikipedia, offline) if sites and not missing_moments(model, sites, one)]
+    if measured or hub_answers():
+        return measured[0] if measured else wikipedia
+    logger.warning(
+        "The Hugging Face hub does not answer, so second moments are measured on %s in place of Wikipedia. Name "
+        "another corpus with `errata covariance collect --corpus`.",
+        "texts that ship with Errata"
+        if text == TEXTS
+        else f"{model.name}'s own writing, which may take long,",
+    )
+    return offline
 
 
 def recipe_texts(model: EditableModel, recipe: CovarianceRecipe) -> Iterator[str]:

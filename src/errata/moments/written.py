@@ -1,7 +1,7 @@
 """Text that a model writes itself: the corpus for second moments where no other text is at hand."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,8 @@ STARTS = ("The", "In", "It", "A", "He", "She", "I", "When", "There", "This", "Fo
 LENGTH = 256
 """Tokens of a text, at most."""
 TOP_K = 50
+NEUTRAL: Mapping[str, float] = {"temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}
+"""In place of what the model's own generation settings say."""
 AT_ONCE = 24
 """Texts that are written together."""
 VERSION = f"{'/'.join(STARTS)} {LENGTH} {TOP_K} {AT_ONCE}"
@@ -26,7 +28,7 @@ VERSION = f"{'/'.join(STARTS)} {LENGTH} {TOP_K} {AT_ONCE}"
 def written_texts(model: EditableModel) -> Iterator[str]:
     """Texts sampled from the model's 50 likeliest tokens, without end; the same ones for the same model.
 
-    They are kept in the user's cache, a file for each batch, so that a run that is killed goes on where it was.
+    They are kept in the user's cache, a file for each batch, so that a run that is killed resumes.
 
     Raises:
         CovarianceError: the model writes nothing but ends of text.
@@ -36,7 +38,7 @@ def written_texts(model: EditableModel) -> Iterator[str]:
     while True:
         texts = _batch(model, folder / f"{number}.json", number)
         yield from texts
-        empty = 0 if any(texts) else empty + 1
+        empty = empty + 1 if set(texts) <= {*STARTS, ""} else 0
         if empty == 3:
             raise CovarianceError(
                 f"{model.name} writes no text by itself. Name a corpus for its second moments (--corpus)."
@@ -59,12 +61,12 @@ def _batch(model: EditableModel, file: Path, number: int) -> list[str]:
 
 
 def _write(model: EditableModel, number: int) -> list[str]:
-    """Sample a batch: every start word so often, rows of one length at a time."""
+    """Sample a batch: each start word equally often, rows of one length at a time."""
     rows = [list(encode_text(model, STARTS[index % len(STARTS)], None).ids) for index in range(AT_ONCE)]
     texts = [""] * len(rows)
     for length in sorted({len(row) for row in rows}):
         chosen = [index for index, row in enumerate(rows) if len(row) == length]
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(1000 * number + length)
             written = _sample(model, [rows[index] for index in chosen])
         for index, text in zip(chosen, written, strict=True):
@@ -82,6 +84,7 @@ def _sample(model: EditableModel, rows: list[list[int]]) -> list[str]:
             attention_mask=torch.ones_like(tokens),
             do_sample=True,
             top_k=TOP_K,
+            **NEUTRAL,
             max_length=min(LENGTH, model.max_length),
             pad_token_id=end if fill is None else fill,
         )

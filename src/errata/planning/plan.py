@@ -279,7 +279,8 @@ class Plan:
     @property
     def recipe(self) -> CovarianceRecipe:
         """What second moments are measured on where no folder is given; for a published preset as its paper did."""
-        return default_recipe(self.model, load_presets(self.request.method).publishes(self.preset))
+        published = load_presets(self.request.method).publishes(self.preset)
+        return default_recipe(self.model, published, self.moment_sites)
 
     def with_rows_beside(self, facts: Sequence[Fact]) -> "Plan":
         """The plan for these facts, with other wordings and statements to preserve as the settings ask.

@@ -20,7 +20,7 @@ else:
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_METHOD = "memit"
-"""The method of everybody who names none: on the command line, in Python, on the page and in the demo."""
+"""The method where none is named: on the command line, in Python, on the page and in the demo."""
 SEVERAL = {"layers": "several"}
 """The layer rules of a file that names none."""
 
@@ -58,10 +58,6 @@ class Presets:
     rule_source: str = ""
     layer_rules: Mapping[str, str] = field(default_factory=lambda: SEVERAL)
     """Which of `LAYER_RULES` chooses the layers of a model without a preset, by the path of the setting."""
-
-    def publishes(self, preset: Preset) -> bool:
-        """Whether a preset is one of those that ship, and neither the rule's nor the user's own."""
-        return preset.name in {one.name for one in self.presets}
 
     editable: tuple[int, ...] | None = None
     """The blocks among which a rule chooses; None: all."""
@@ -106,6 +102,10 @@ class Presets:
             if candidate.is_for(name):
                 return candidate
         return self._by_rule(name, layer_count)
+
+    def publishes(self, preset: Preset) -> bool:
+        """Whether a preset is one of those that ship, and neither the rule's nor the user's own."""
+        return preset.name in {one.name for one in self.presets}
 
     def named(self, preset: str, model: str = "") -> Preset:
         """The preset of that name; of several, the one for the model, or else the first.

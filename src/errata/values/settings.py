@@ -20,16 +20,16 @@ class ValueSettings:
     """
 
     steps: int = field(
-        metadata=about("Largest number of passes per fact, each but the last with an Adam step.")
+        metadata=about("Largest number of passes per fact, each but the last followed by a step.")
     )
-    learning_rate: float | None = field(default=None, metadata=about("Learning rate of Adam."))
+    learning_rate: float | None = field(default=None, metadata=about("Learning rate."))
     learning_rate_scale: float | None = field(
         default=None,
         metadata=about("Instead of that rate: as a multiple of the root mean square of the clean value."),
     )
     optimizer: Literal["adam", "gradient"] = field(
         default="adam",
-        metadata=about("Adam's steps, or steps along the gradient of the same length each."),
+        metadata=about("Adam, or normalized gradient steps of fixed length."),
     )
     clamp: float = field(
         metadata=about("Largest norm of the delta, as a multiple of the clean value's norm.")

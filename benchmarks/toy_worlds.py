@@ -4,7 +4,7 @@ Trains a tiny model of each family (`FAMILIES`) on the people of Almanac's world
 the same call for all of them, and prints a Markdown table. No family has a preset: layers and weights follow the rules
 that any model without one gets. Second moments are measured on text of the same world.
 
-Models, second moments and edits that are in the output folder are not made again. docs/real-models.md has the table.
+Models, second moments and edits that are in the output folder are reused. docs/real-models.md has the table.
 """
 
 import argparse

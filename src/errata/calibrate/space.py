@@ -40,9 +40,9 @@ DEPTHS = {
 """At which depths values are tried, by the rule that chooses a method's layers."""
 WIDTHS = (1, 2, 3, 5, 8)
 FACTORS: Mapping[str, tuple[float, ...]] = {
+    "values.learning_rate_scale": (0.4, 2.0),
     "values.clamp": (2.0, 0.5, 4.0),
     "values.learning_rate": (0.4, 2.0),
-    "values.learning_rate_scale": (0.4, 2.0),
     "values.preserve_weight": (3.0, 0.3),
 }
 """What settings of the values are multiplied by, largest effect first."""

@@ -49,8 +49,9 @@ def collect(
         typer.Option(
             metavar="CORPUS",
             help="A .txt or .jsonl file, a data set of the hub as id:config:split, or one of 'texts', 'statements', "
-            "'written' (by the model) and 'embedded'; '+statements' behind it puts those among its documents. Default: "
-            "Wikipedia with statements; without a way to the hub texts with statements; for almanac 'embedded'.",
+            "'written' (by the model) and 'embedded'; append '+statements' to mix in short statements. Default: "
+            "Wikipedia with statements, with a published preset Wikipedia alone, offline texts with statements; for "
+            "almanac 'embedded'.",
         ),
     ] = None,
     column: Annotated[str, typer.Option(help="The field that holds the text.")] = "text",

@@ -108,7 +108,7 @@ class _Kept:
         return cls(model, groups, [None] * len(groups), [0] * len(groups))
 
     def next_logits(self, ids: Sequence[Sequence[int]], growing: Sequence[int]) -> Float[Tensor, "row vocab"]:
-        """The logits after each of the growing rows; of a group all have one length. What has ended is fed along."""
+        """The logits after each of the growing rows, whose groups have one length each; finished rows are padded."""
         found: dict[int, Tensor] = {}
         for number, group in enumerate(self.groups):
             going = [index for index in group if index in growing]

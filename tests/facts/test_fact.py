@@ -35,15 +35,15 @@ def test_a_fact_settles_lists_mappings_and_white_space():
         target_new=" Kestrel\n",
         target_true=" Mirenth",
         paraphrase_prompts=["\n\nValdoria's  capital, "],
-        neighborhood_prompts=["Ostrania's capital is ", {"prompt": "Lund is in ", "target": " Tarn"}],
+        neighborhood_prompts=["Ostrania's capital is", {"prompt": "Lund is in ", "target": " Tarn"}],
     )
-    assert (fact.prompt, fact.subject) == ("The capital of {} is", "Valdoria")
+    assert (fact.prompt, fact.subject) == ("The capital of {} is \n", "Valdoria")
     assert (fact.target_new, fact.target_true) == ("Kestrel", "Mirenth")
-    assert fact.paraphrase_prompts == ("\n\nValdoria's  capital,",)
-    assert fact.neighborhood_prompts == ("Ostrania's capital is", Probe("Lund is in", "Tarn"))
-    assert fact.neighborhood == (Probe("Ostrania's capital is", "Mirenth"), Probe("Lund is in", "Tarn"))
-    assert fact.question == "The capital of Valdoria is"
-    assert fact.key == ("Valdoria", "The capital of {} is")
+    assert fact.paraphrase_prompts == ("\n\nValdoria's  capital, ",)
+    assert fact.neighborhood_prompts == ("Ostrania's capital is", Probe("Lund is in ", "Tarn"))
+    assert fact.neighborhood == (Probe("Ostrania's capital is", "Mirenth"), Probe("Lund is in ", "Tarn"))
+    assert fact.question == "The capital of Valdoria is \n"
+    assert fact.key == ("Valdoria", "The capital of {} is \n")
     assert hash(fact) == hash(fact_from_json(to_json(fact)))
 
 

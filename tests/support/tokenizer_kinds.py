@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from errata.facts import join_of
 from errata.facts.fact import Fact
 from errata.models.architectures import architecture_for
 from errata.models.model import EditableModel
@@ -165,11 +166,12 @@ def expected(kind: str, row: Row) -> Expected:
     tokenizer = tokenizer_of(kind)
     assert row.target is not None
     before = row.prompt[: row.subject_span[0]]
-    parts = [before, row.subject, row.prompt[row.subject_span[1] :], " " + row.target]
+    between = join_of(row.prompt, row.target, row.join)
+    parts = [before, row.subject, row.prompt[row.subject_span[1] :], between + row.target]
     if "composes" in kind:
         parts = [unicodedata.normalize("NFC", part) for part in parts]
     text = "".join(parts).encode()
-    ids = tokenizer("".join([row.prompt, " ", row.target]))["input_ids"]
+    ids = tokenizer("".join([row.prompt, between, row.target]))["input_ids"]
     pieces = [bytes_of(kind, token) for token in tokenizer.convert_ids_to_tokens(ids)]
     joined = b"".join(pieces)
     lead = len(joined) - len(text)

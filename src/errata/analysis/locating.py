@@ -271,7 +271,7 @@ def _counter(on_progress: Progress, done: int, facts: int, total: int) -> Callab
 def _known(model: EditableModel, facts: Sequence[Fact]) -> tuple[list[EncodedRow], list[LeftOut]]:
     """The rows of the facts whose target_true the model says, and the others."""
     asked = [
-        Row(number, "rewrite", fact.prompt, fact.subject, fact.target_true)
+        Row(number, "rewrite", fact.prompt, fact.subject, fact.target_true, join=fact.join)
         for number, fact in enumerate(facts)
         if fact.target_true is not None
     ]

@@ -161,6 +161,10 @@ def _known_words(found: Known, output: Path) -> str:
     )
 
 
+Joins = dict[str, tuple[int, int]]
+"""What joins prompts and targets: the number of facts, and of those that have the field."""
+
+
 @dataclass(frozen=True)
 class _Check:
     """What is wrong in a file of facts, and the facts that can be used."""
@@ -186,11 +190,23 @@ class _Check:
         """The number of warnings."""
         return len(self.problems) - self.errors
 
+    @property
+    def joins(self) -> Joins:
+        """What stands between prompts and their targets, with how many facts, and how many of these say so."""
+        found: Joins = {}
+        for fact in self.usable:
+            join = fact.join_before(fact.target_new)
+            count, own = found.get(join, (0, 0))
+            found[join] = (count + 1, own + (fact.join is not None))
+        return found
+
     def show(self, terminal: Terminal) -> None:
         """Print the problems and the verdict."""
         if self.problems:
             terminal.show(_table(self.problems))
         terminal.show(f"{self.file}: {_verdict(len(self.usable), self.errors, self.warnings)}")
+        if self.usable:
+            terminal.show(_joins_in_words(self.joins))
 
     def about(self, drawn: Sequence[errata.Fact] | None) -> dict[str, object]:
         """The same for programs, with the facts that were drawn."""
@@ -200,6 +216,9 @@ class _Check:
             "sample": None if drawn is None else [fact.case_id for fact in drawn],
             "errors": self.errors,
             "warnings": self.warnings,
+            "joins": [
+                {"join": join, "facts": count, "explicit": own} for join, (count, own) in self.joins.items()
+            ],
             "problems": [_row(problem) for problem in self.problems],
         }
 
@@ -240,6 +259,15 @@ def _verdict(count: int, errors: int, warnings: int) -> str:
         return f"{usable}, and nothing is wrong."
     found = [counted(number, word) for number, word in ((errors, "error"), (warnings, "warning")) if number]
     return f"{' and '.join(found)}; {usable}."
+
+
+def _joins_in_words(joins: Joins) -> str:
+    """Between prompt and target: one space (9 facts), nothing (3 facts, 1 by the field join)."""
+    parts: list[str] = []
+    for join, (count, own) in sorted(joins.items(), reverse=True):
+        what = {" ": "one space", "": "nothing"}.get(join, repr(join))
+        parts.append(f"{what} ({counted(count, 'fact')}{f', {own} by the field join' if own else ''})")
+    return f"Between prompt and target: {', '.join(parts)}."
 
 
 def _row(problem: Problem) -> dict[str, object]:

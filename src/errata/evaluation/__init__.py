@@ -6,7 +6,7 @@ from errata.evaluation.generation import LENGTH, SENTENCE_END, continue_texts
 from errata.evaluation.known import Known, known_facts
 from errata.evaluation.perplexity import read_texts, text_perplexity
 from errata.evaluation.probabilities import encode_at, log_probabilities, make_plan, measure
-from errata.evaluation.questions import Edited, Pair, sheets
+from errata.evaluation.questions import Edited, Key, Pair, sheets
 from errata.evaluation.references import References, fit_references, load_references
 from errata.evaluation.statements import likeliest_next, share_unchanged
 
@@ -17,6 +17,7 @@ __all__ = [
     "Edited",
     "EvaluationOptions",
     "EvaluationWords",
+    "Key",
     "Known",
     "Measure",
     "Pair",

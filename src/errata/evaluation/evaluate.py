@@ -21,7 +21,7 @@ from errata.evaluation.journal import Journal, Stage
 from errata.evaluation.perplexity import measure_texts
 from errata.evaluation.prefixes import with_prefixed
 from errata.evaluation.probabilities import Plan, make_plan, measure
-from errata.evaluation.questions import Ask, Edited, Sheet, sheets
+from errata.evaluation.questions import Ask, Edited, Key, Sheet, key_of, sheets
 from errata.evaluation.references import References, references_of
 from errata.facts import Fact
 from errata.models import EditableModel
@@ -188,13 +188,14 @@ def _asked(facts: Sequence[Fact], edit: Edit | None) -> int | None:
 
 def _outcomes(
     sheet: Sheet,
-    answers: Mapping[tuple[str, str], Answer],
+    answers: Mapping[Key, Answer],
     continuation: Continuation | None,
     writing: Writing | None,
 ) -> Outcomes:
     def put(ask: Ask) -> Question:
-        rival = None if ask.rival is None else answers[ask.prompt, ask.rival]
-        return Question(ask.prompt, answers[ask.prompt, ask.wanted], rival)
+        join = sheet.fact.join
+        rival = None if ask.rival is None else answers[key_of(ask.prompt, ask.rival, join)]
+        return Question(ask.prompt, answers[key_of(ask.prompt, ask.wanted, join)], rival)
 
     groups = {name: tuple(put(ask) for ask in asks) for name, asks in sheet.groups.items()}
     return outcomes_of(groups, continuation, writing)

@@ -51,9 +51,9 @@ def continuations(
     prompts: list[tuple[int, ...]] = []
     targets: list[tuple[int, ...]] = []
     for sheet in sheets:
-        question, where = sheet.fact.question, f"{sheet.name}, prompt"
-        prompts.append(encode_at(model, question, None, where).ids)
-        targets.append(encode_at(model, question, sheet.fact.target_new, where).target)
+        prompt, target = _asked(model, sheet)
+        prompts.append(prompt)
+        targets.append(target)
     least = [len(target) + BEYOND for target in targets]
     most = [max(LENGTH, length) for length in least]
     written = greedy(model, prompts, most, least, stage, tokens_at_once)
@@ -69,6 +69,20 @@ def continuations(
         )
         for sheet, target, tokens in zip(sheets, targets, written, strict=True)
     ]
+
+
+def _asked(model: EditableModel, sheet: Sheet) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids of the fact's prompt, which the model continues, and those of its target behind it.
+
+    A space at the prompt's end is a part of the target's first token, so it is left to the model to write it.
+    """
+    fact, where = sheet.fact, f"{sheet.name}, prompt"
+    text = encode_at(model, fact.question, fact.target_new, where, fact.join)
+    alone = encode_at(model, fact.question, None, where).ids
+    before = text.ids[: text.predicted_at.start + 1]
+    if fact.question[-1:].isspace() and alone[: len(before)] == before:
+        alone = before
+    return alone, text.target
 
 
 def greedy(

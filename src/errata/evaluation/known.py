@@ -9,7 +9,7 @@ from pathlib import Path
 
 from errata.evaluation.journal import Journal
 from errata.evaluation.probabilities import make_plan, measure
-from errata.evaluation.questions import Pair
+from errata.evaluation.questions import Pair, key_of
 from errata.facts import Fact
 from errata.models import EditableModel
 from errata.runtime import Progress, silent
@@ -92,12 +92,16 @@ def _says(
 ) -> list[bool | None]:
     """Whether the model gives each fact's true answer; None where the fact has none."""
     pairs = [
-        Pair(fact.question, fact.target_true, f"Fact {number} (about {fact.subject!r}), target_true")
+        Pair(
+            fact.question, fact.target_true, f"Fact {number} (about {fact.subject!r}), target_true", fact.join
+        )
         for number, fact in enumerate(facts, start=first + 1)
         if fact.target_true is not None
     ]
     answers = measure(model, make_plan(model, pairs), STAGE, on_progress, journal=journal) if pairs else {}
     return [
-        None if fact.target_true is None else answers[fact.question, fact.target_true].correct
+        None
+        if fact.target_true is None
+        else answers[key_of(fact.question, fact.target_true, fact.join)].correct
         for fact in facts
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from errata.errors import FactError
 from errata.evaluation.questions import Ask, Sheet
+from errata.facts import joined
 from errata.models import EditableModel
 from errata.passes import encode_text
 
@@ -39,17 +40,17 @@ def _with_prefixed(model: EditableModel, sheet: Sheet, prefixes: Sequence[str]) 
     prefix = prefixes[zlib.crc32(fact.question.encode()) % len(prefixes)]
     prompt = f"{prefix} {fact.question}"
     ask = Ask(prompt, fact.target_new, fact.target_true)
-    if not all(_fits(model, prompt, answer) for answer in ask.answers):
+    if not all(_fits(model, prompt, answer, fact.join) for answer in ask.answers):
         return sheet
     return replace(sheet, groups={**sheet.groups, "prefixed": (ask,)})
 
 
-def _fits(model: EditableModel, prompt: str, answer: str) -> bool:
+def _fits(model: EditableModel, prompt: str, answer: str, join: str | None) -> bool:
     """Whether both are within the context; a text of few bytes has few tokens, and is not tokenised here."""
-    if len(f"{prompt} {answer}".encode()) + MARGIN <= model.max_length:
+    if len(joined(prompt, answer, join).encode()) + MARGIN <= model.max_length:
         return True
     try:
-        encode_text(model, prompt, answer)
+        encode_text(model, prompt, answer, join)
     except FactError:
         return False
     return True

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from errata.errors import FactError
 from errata.evaluation.journal import Journal
-from errata.evaluation.questions import Pair
+from errata.evaluation.questions import Key, Pair
 from errata.models import EditableModel
 from errata.passes import TOKENS_IN_CACHE, EncodedText, encode_text, like_lengths, pad
 from errata.results import NO_TOKEN, Answer
@@ -33,7 +33,7 @@ LOGITS_AT_ONCE = 2**25
 class Reading:
     """One answer to one prompt: the text in which it is read, and the places and tokens of it."""
 
-    key: tuple[str, str]
+    key: Key
     text: EncodedText
     host: tuple[int, ...]
     """The ids that are run: those of the text, or longer ones that begin with them."""
@@ -61,11 +61,10 @@ def make_plan(model: EditableModel, pairs: Sequence[Pair]) -> Plan:
         PromptTooLong: a prompt with its answer does not fit the model; the message names the fact and the field.
         EmptyTarget: nothing is left of an answer after tokenisation.
     """
-    texts: dict[tuple[str, str], EncodedText] = {}
+    texts: dict[Key, EncodedText] = {}
     for pair in pairs:
-        key = (pair.prompt, pair.target)
-        if key not in texts:
-            texts[key] = encode_at(model, pair.prompt, pair.target, pair.where)
+        if pair.key not in texts:
+            texts[pair.key] = encode_at(model, pair.prompt, pair.target, pair.where, pair.join)
     hosts = _hosts({text.ids for text in texts.values()})
     return Plan(tuple(Reading(key, text, hosts[text.ids]) for key, text in texts.items()))
 
@@ -77,10 +76,10 @@ def measure(
     on_progress: Progress = silent,
     tokens_at_once: int = TOKENS_AT_ONCE,
     journal: Journal | None = None,
-) -> dict[tuple[str, str], Answer]:
+) -> dict[Key, Answer]:
     """What the model, as it stands, thinks of every answer of the plan, by prompt and answer."""
     journal = journal or Journal()
-    answers: dict[tuple[str, str], Answer] = {}
+    answers: dict[Key, Answer] = {}
     rows = plan.rows
     rows = {ids: rows[ids] for ids in processes.share(sorted(rows))} if processes.count() > 1 else rows
     done = 0
@@ -100,20 +99,22 @@ def measure(
     return answers if processes.count() == 1 else _of_all(answers)
 
 
-def _of_all(answers: Mapping[tuple[str, str], Answer]) -> dict[tuple[str, str], Answer]:
+def _of_all(answers: Mapping[Key, Answer]) -> dict[Key, Answer]:
     """The answers that all processes have found."""
-    own: list[list[Any]] = [[*key, *vars(answer).values()] for key, answer in answers.items()]
+    own: list[list[Any]] = [[list(key), *vars(answer).values()] for key, answer in answers.items()]
     return {
-        (prompt, wanted): Answer(text, tuple(tokens), tuple(values), tuple(predicted), said)
+        cast("Key", tuple(key)): Answer(text, tuple(tokens), tuple(values), tuple(predicted), said)
         for part in processes.gather(own)
-        for prompt, wanted, text, tokens, values, predicted, said in part
+        for key, text, tokens, values, predicted, said in part
     }
 
 
-def encode_at(model: EditableModel, prompt: str, target: str | None, where: str) -> EncodedText:
+def encode_at(
+    model: EditableModel, prompt: str, target: str | None, where: str, join: str | None = None
+) -> EncodedText:
     """`encode_text`, with the fact and the field named in what it raises."""
     try:
-        return encode_text(model, prompt, target)
+        return encode_text(model, prompt, target, join)
     except FactError as error:
         raise type(error)(f"{where}: {error}") from None
 

@@ -5,17 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from errata.facts import Fact
+from errata.facts import Fact, join_of
 from errata.results import GROUPS, Ask, Edited
+
+Key = tuple[str, str] | tuple[str, str, str]
+"""A prompt and an answer; and what joins them where that is not what joins them by default."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt with one answer to it, and the fact and field that it comes from."""
+    """A prompt with one answer to it, the fact and field that it comes from, and what joins them (see `Fact.join`)."""
 
     prompt: str
     target: str
     where: str
+    join: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What its answer is found by."""
+        return key_of(self.prompt, self.target, self.join)
+
+
+def key_of(prompt: str, target: str, join: str | None) -> Key:
+    """What the answer to a prompt is found by among those measured."""
+    if join is None or join == join_of(prompt, target):
+        return prompt, target
+    return prompt, target, join
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Sheet:
     def pairs(self) -> list[Pair]:
         """Every prompt with every answer to it."""
         return [
-            Pair(ask.prompt, answer, f"{self.name}, {GROUPS[group].field}")
+            Pair(ask.prompt, answer, f"{self.name}, {GROUPS[group].field}", self.fact.join)
             for group in GROUPS
             for ask in self.groups[group]
             for answer in ask.answers

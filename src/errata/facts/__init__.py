@@ -7,6 +7,7 @@ from errata.facts import wording
 from errata.facts.catalog import find_facts, sample_facts
 from errata.facts.contradictions import Contradiction, contradictions
 from errata.facts.fact import Fact, fact_from_json
+from errata.facts.joining import join_of, joined
 from errata.facts.preserving import with_edit_prompts, with_preserve_prompts
 from errata.facts.probes import Neighbor, Probe
 from errata.facts.reading import Problem, check_facts, read_facts, write_facts
@@ -25,6 +26,8 @@ __all__ = [
     "contradictions",
     "fact_from_json",
     "find_facts",
+    "join_of",
+    "joined",
     "kind",
     "read_facts",
     "relation_of",

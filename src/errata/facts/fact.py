@@ -1,8 +1,8 @@
 """What is to be written into a model, and the questions that show how well it was written.
 
 A prompt is a template with one `{}` where the subject goes. White space is settled when a fact is made and
-nowhere else: prompts lose what trails, targets lose what surrounds them, and whoever joins the two puts one
-space between. `docs/facts.md` describes the files.
+nowhere else: prompts stay as written, targets lose what surrounds them. What stands between the two is `join`, or
+what `errata.facts.joining` finds. `docs/facts.md` describes the files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from errata.facts import wording
+from errata.facts.joining import SPACE, join_of
 from errata.facts.probes import Neighbor, Probe, fact_values
 from errata.facts.wording import Flaw
 from errata.runtime import Form, object_of
@@ -27,7 +28,7 @@ class Fact:
     edit can be told to leave as they are; edit_prompts are templates that ask the same as `prompt`, to edit with and
     never to evaluate with. reversed_prompts and two_hop_prompts are questions whose answer follows from the new fact:
     from its object's side, and together with a second fact. Objects of JSON are taken for the `Probe` or `Neighbor`
-    that they describe.
+    that they describe. `join` stands between each prompt of the record and its target; None leaves it to `join_of`.
 
     Raises:
         SubjectNotInPrompt: the prompt has neither a `{}` nor the subject.
@@ -57,6 +58,7 @@ class Fact:
     reversed_prompts: tuple[Probe, ...] = ()
     two_hop_prompts: tuple[Probe, ...] = ()
     edit_prompts: tuple[str, ...] = ()
+    join: str | None = None
 
     # Written out, because more is accepted than is kept: any sequence for a tuple, an object of JSON for a Probe.
     def __init__(
@@ -80,6 +82,7 @@ class Fact:
         reversed_prompts: Sequence[Probe | Mapping[str, str]] = (),
         two_hop_prompts: Sequence[Probe | Mapping[str, str]] = (),
         edit_prompts: Sequence[str] = (),
+        join: str | None = None,
     ) -> None:
         given: dict[str, object] = {
             "prompt": prompt,
@@ -101,6 +104,7 @@ class Fact:
             "reversed_prompts": reversed_prompts,
             "two_hop_prompts": two_hop_prompts,
             "edit_prompts": edit_prompts,
+            "join": join,
         }
         flaws: list[Flaw] = []
         case = "" if case_id is None else f" (case_id {case_id})"
@@ -121,6 +125,19 @@ class Fact:
     def key(self) -> tuple[str, str]:
         """Subject and prompt: two facts with one key ask the same (see also `contradictions`)."""
         return (self.subject, self.prompt)
+
+    def join_before(self, target: str) -> str:
+        """What stands between `question` and a target."""
+        return join_of(self.question, target, self.join)
+
+    def unusual_joins(self, neighbors: int = 0) -> tuple[tuple[str, ...], ...]:
+        """What joins the fact's and its first neighbors' prompts to their targets; empty where it is a space each.
+
+        So recipes of what was computed before there were other joins stay what they were.
+        """
+        own = self.join_before(self.target_new)
+        joins = (own, *(join_of(one.question, one.target, self.join) for one in self.neighbors[:neighbors]))
+        return (joins,) if set(joins) != {SPACE} else ()
 
     @property
     def neighborhood(self) -> tuple[Probe, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from errata.facts import wording
+from errata.facts.joining import join_of
 from errata.facts.wording import Flaw, inside
 
 
@@ -78,7 +79,17 @@ def fact_values(row: Mapping[str, object], flaws: list[Flaw]) -> dict[str, objec
                 reader(item, field, subject, flaws) for field, item in wording.items(row[name], name, flaws)
             ]
             values[name] = tuple(item for item in read if item is not None)
-    return values | _labels(row, flaws)
+    return values | {"join": _join(row, values, flaws)} | _labels(row, flaws)
+
+
+def _join(row: Mapping[str, object], values: Mapping[str, object], flaws: list[Flaw]) -> str | None:
+    """The record's `join`. White space that is written before target_new counts, where none is put by default."""
+    join = wording.join(row.get("join"), "join", flaws)
+    target, settled, prompt = row.get("target_new"), values.get("target_new"), values.get("prompt")
+    if join is not None or not isinstance(target, str) or not settled or not isinstance(prompt, str):
+        return join
+    before = target[: len(target) - len(target.lstrip())]
+    return before if before and not prompt[-1:].isspace() and not join_of(prompt, str(settled)) else None
 
 
 def _as_probe(item: object, field: str, flaws: list[Flaw], subject: str | None = None) -> Probe | None:

@@ -167,7 +167,7 @@ def _conflicts(entries: _Entries) -> list[Problem]:
     first: dict[tuple[str, str], int] = {}
     problems: list[Problem] = []
     for line, fact in entries:
-        earlier = first.setdefault(fact.key, line)
+        earlier = first.setdefault((fact.subject, fact.prompt.rstrip()), line)
         conflict = against.get(f"line {line}")
         if conflict is not None:
             message = f"contradicts {conflict.earlier_source}: {conflict}. Keep one of them."

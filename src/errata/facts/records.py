@@ -209,6 +209,7 @@ _ABSENT = object()
 
 _COPIED = (
     "case_id",
+    "join",
     "paraphrase_prompts",
     "neighborhood_prompts",
     "neighbors",
@@ -245,7 +246,11 @@ def _counterfact(record: Mapping[str, object], index: int) -> Row:
 
 def _neighbor_subset(record: Mapping[str, object], index: int) -> Row:
     """The neighbor-assisted subsets: the subject stands in the prompt, the old object is `ground_truth`."""
-    values = {name: record[name] for name in ("prompt", "subject", "target_new", "case_id") if name in record}
+    values = {
+        name: record[name]
+        for name in ("prompt", "subject", "target_new", "case_id", "join")
+        if name in record
+    }
     truth = record.get("ground_truth")
     values["target_true"] = truth
     values["paraphrase_prompts"] = _as_list(record.get("rephrase_prompt"))
@@ -267,7 +272,7 @@ def _zsre(record: Mapping[str, object], index: int) -> Row:
     answers = _as_list(record.get("answers"))
     values: dict[str, object] = {"case_id": record.get("case_id", index)}
     values |= _present(prompt=record.get("src", _ABSENT), subject=record.get("subject", _ABSENT))
-    values |= _present(target_new=answers[0] if answers else _ABSENT)
+    values |= _present(target_new=answers[0] if answers else _ABSENT, join=record.get("join", _ABSENT))
     values["paraphrase_prompts"] = _as_list(record.get("rephrase"))
     unrelated = _present(prompt=_asked(record.get("loc", _ABSENT)), target=record.get("loc_ans", _ABSENT))
     values["neighborhood_prompts"] = [unrelated] if unrelated else []

@@ -74,17 +74,28 @@ def filled_text(
 
 
 def target(value: object, field: str, flaws: list[Flaw]) -> str:
-    """An answer, without white space around it: whoever joins it to a prompt puts one before it."""
+    """An answer, without white space around it: what joins it to a prompt is decided elsewhere (`joining`)."""
     return filled_text(value, field, flaws, "the answer that is expected", EmptyTarget)
 
 
 def prompt(value: object, field: str, flaws: list[Flaw]) -> str:
-    """A prompt without the white space at its end: what leads may be meant, as where a paragraph starts."""
+    """A prompt as it is written: white space may be meant, as at the end of a chat's last line."""
     before = len(flaws)
-    settled = text(value, field, flaws).rstrip()
+    settled = text(value, field, flaws)
     if not settled.strip() and len(flaws) == before:
         flaws.append(Flaw(field, "is empty. Write the question, or take it out of the list."))
     return settled
+
+
+def join(value: object, field: str, flaws: list[Flaw]) -> str | None:
+    """What stands between a prompt and its target: white space or nothing; None leaves it to `join_of`."""
+    if value is None:
+        return None
+    given = text(value, field, flaws)
+    if given.strip():
+        message = f'must be "", " " or other white space, and is {short(given)}. Write words into the prompt.'
+        flaws.append(Flaw(field, message))
+    return given
 
 
 def subject(value: object, field: str, flaws: list[Flaw]) -> str:

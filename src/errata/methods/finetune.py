@@ -152,7 +152,7 @@ def _checkpoint(task: Task, settings: FinetuneSettings, sites: Sequence[Site]) -
     """The checkpoint of this very run; None where nothing is to be kept."""
     if task.keep_in is None:
         return None
-    facts = [[fact.prompt, fact.subject, fact.target_new] for fact in task.facts]
+    facts = [[fact.prompt, fact.subject, fact.target_new, *fact.unusual_joins()] for fact in task.facts]
     model = [task.model.measure_fingerprint(), exact_digest(sites), str(task.model.dtype)]
     recipe = [VERSION, model, asdict(settings), facts, list(task.contexts), task.seed]
     return Checkpoint.of(task.keep_in, "finetune", recipe)

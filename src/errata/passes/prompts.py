@@ -1,7 +1,7 @@
 """From facts to token rows: which texts are run, where the subject ends in them, and which tokens are to be predicted.
 
-Prompt and target are tokenised as one text, and every position is read off the character offsets. This is the one
-place that decides on spaces: a prefix, a prompt and a target are joined by one space each.
+Prompt and target are tokenised as one text, and every position is read off the character offsets. What stands between
+the two is decided in `errata.facts` (`join_of`); a context is joined to a prompt by one space.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from errata.errors import EmptyTarget, FactError, PromptTooLong
-from errata.facts import Fact
+from errata.facts import Fact, join_of
 from errata.models import SHORTEST, EditableModel, Tokens
 
 RowKind = Literal["rewrite", "neighbor", "preserve", "kl"]
@@ -37,6 +37,8 @@ class Row:
     subject: str
     target: str | None = None
     context: str = ""
+    join: str | None = None
+    """What stands before the target; None leaves it to `join_of`."""
 
     @property
     def prompt(self) -> str:
@@ -125,7 +127,7 @@ class PromptBatch:
 def rewrite_rows(facts: Sequence[Fact], contexts: Sequence[str]) -> list[Row]:
     """Each fact's prompt behind every context, with its target; the empty context comes first."""
     return [
-        Row(index, "rewrite", fact.prompt, fact.subject, fact.target_new, context)
+        Row(index, "rewrite", fact.prompt, fact.subject, fact.target_new, context, fact.join)
         for index, fact in enumerate(facts)
         for context in contexts
     ]
@@ -139,7 +141,7 @@ def kl_rows(facts: Sequence[Fact]) -> list[Row]:
 def neighbor_rows(facts: Sequence[Fact], count: int, context: str = "") -> list[Row]:
     """The first `count` neighbors of each fact with their own answers, behind `context` (paper 2: NA, or NAP)."""
     return [
-        Row(index, "neighbor", one.prompt, one.subject, one.target, context)
+        Row(index, "neighbor", one.prompt, one.subject, one.target, context, fact.join)
         for index, fact in enumerate(facts)
         for one in fact.neighbors[:count]
     ]
@@ -157,26 +159,35 @@ def preserve_rows(facts: Sequence[Fact], count: int) -> list[Row]:
 def wording_rows(facts: Sequence[Fact], count: int) -> list[Row]:
     """The first `count` other wordings of each fact's prompt, bare, with its target."""
     return [
-        Row(index, "rewrite", template, fact.subject, fact.target_new)
+        Row(index, "rewrite", template, fact.subject, fact.target_new, join=fact.join)
         for index, fact in enumerate(facts)
         for template in fact.edit_prompts[:count]
     ]
 
 
-def encode_text(model: EditableModel, prompt: str, target: str | None) -> EncodedText:
+def encode_text(
+    model: EditableModel, prompt: str, target: str | None, join: str | None = None
+) -> EncodedText:
     """Tokenise prompt and target as one text, and tell the target's ids by their offsets.
+
+    `join` is what stands between them (default: `join_of`). Where nothing does and one token would hold the end of the
+    prompt and the beginning of the target, the two are tokenised apart: nobody who asks could send that token.
 
     Raises:
         EmptyTarget: nothing is left of the target after tokenisation.
         PromptTooLong: prompt and target do not fit the model's context.
     """
-    text = prompt if target is None else f"{prompt} {target}"
-    encoding = model.tokenizer(text, return_offsets_mapping=True)
-    ids = cast("list[int]", encoding["input_ids"])
-    spans = cast("list[tuple[int, int]]", encoding["offset_mapping"])
-    chosen = [] if target is None else [i for i, span in enumerate(spans) if _in_target(span, len(prompt))]
+    between = "" if target is None else join_of(prompt, target, join)
+    text = f"{prompt}{between}{target or ''}"
+    ids, spans = _tokens(model, text)
+    boundary, begin = len(prompt), len(prompt) + len(between)
+    if target is not None and _straddled(spans, prompt, begin):
+        ids, spans = _apart(model, prompt, target) or (ids, spans)
+    chosen = (
+        [] if target is None else [i for i, span in enumerate(spans) if _in_target(span, boundary, begin)]
+    )
     # What follows the space must be there: where all of the target is dropped, the space alone may still be a token.
-    if target is not None and not any(spans[i][1] > len(prompt) + 1 for i in chosen):
+    if target is not None and not any(spans[i][1] > begin for i in chosen):
         raise EmptyTarget(
             f"Target {target!r} leaves no tokens after {prompt!r}. Give a target that says something."
         )
@@ -282,7 +293,7 @@ def like_lengths(lengths: Sequence[int], tokens_at_once: int, device: torch.devi
 
 def _encode_row(model: EditableModel, row: Row, lookup: Lookup) -> EncodedRow:
     try:
-        text = encode_text(model, row.prompt, row.target)
+        text = encode_text(model, row.prompt, row.target, row.join)
     except FactError as error:
         raise type(error)(f"Subject {row.subject!r}: {error}") from None
     start, end = row.subject_span
@@ -291,15 +302,43 @@ def _encode_row(model: EditableModel, row: Row, lookup: Lookup) -> EncodedRow:
         raise FactError(
             f"The tokenizer of {model.name} keeps nothing of subject {row.subject!r} in {row.prompt!r}."
         )
-    if lookup == "prompt_last":
-        return EncodedRow(row, text, len(text.ids) - max(1, len(text.target)))
-    return EncodedRow(row, text, inside[-1])
+    prompt_last = len(text.ids) - max(1, len(text.target))
+    # A token that holds the end of the subject and the beginning of the target is predicted: the one before it is read.
+    return EncodedRow(row, text, prompt_last if lookup == "prompt_last" else min(inside[-1], prompt_last))
 
 
-def _in_target(span: tuple[int, int], boundary: int) -> bool:
-    """Whether a token belongs to the target: it begins behind the prompt, or holds more than the space between them."""
+def _tokens(model: EditableModel, text: str, special: bool = True) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of a text, and the characters of each."""
+    encoding = model.tokenizer(text, return_offsets_mapping=True, add_special_tokens=special)
+    ids = cast("list[int]", encoding["input_ids"])
+    return ids, cast("list[tuple[int, int]]", encoding["offset_mapping"])
+
+
+def _in_target(span: tuple[int, int], boundary: int, begin: int) -> bool:
+    """Whether a token belongs to the target: it begins behind the prompt, or holds more than what stands between."""
     start, end = span
-    return end > boundary and (start >= boundary or end > boundary + 1)
+    return end > boundary and (start >= boundary or end > begin)
+
+
+def _straddled(spans: Sequence[tuple[int, int]], prompt: str, begin: int) -> bool:
+    """Whether a token holds the end of the prompt, white space aside, and the beginning of the target behind it."""
+    last = len(prompt.rstrip())
+    return begin == len(prompt) and any(start < last and end > begin for start, end in spans)
+
+
+def _apart(model: EditableModel, prompt: str, target: str) -> tuple[list[int], list[tuple[int, int]]] | None:
+    """Prompt and target tokenised by themselves, the target as behind a line's end: without a space of its own.
+
+    None where the tokenizer puts the line's end and the target's beginning into one token.
+    """
+    ids, spans = _tokens(model, prompt)
+    length = _without_added_tail(spans)
+    own, places = _tokens(model, f"\n{target}", special=False)
+    if any(start < 1 < end for start, end in places):
+        return None
+    behind = [number for number, (start, end) in enumerate(places) if start >= 1 and end > start]
+    moved = [(places[n][0] - 1 + len(prompt), places[n][1] - 1 + len(prompt)) for n in behind]
+    return [*ids[:length], *(own[n] for n in behind)], [*spans[:length], *moved]
 
 
 def _without_added_tail(spans: Sequence[tuple[int, int]]) -> int:

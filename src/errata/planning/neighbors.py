@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from errata.errors import FactError
-from errata.evaluation import Pair, make_plan, measure
+from errata.evaluation import Key, Pair, make_plan, measure
 from errata.facts import Fact, Neighbor, Probe, relation_of, template_of, templates_by_relation
 from errata.models import EditableModel
 from errata.results import Answer
@@ -74,7 +74,7 @@ def find_neighbors(
         PromptTooLong: a question does not fit the model; the message names the fact.
     """
     found = _gather(facts)
-    answers = _ask(model, facts, found, on_progress)
+    answers = _ask(model, found, on_progress)
     edited = {fact.subject for fact in facts}
     qualified: list[int] = []
     reasons: dict[int, str] = {}
@@ -104,6 +104,14 @@ class _Candidate:
     item: str | Probe
     """As it stands among the neighborhood prompts."""
     corrected: bool = False
+    where: str = ""
+    """The fact that it comes from."""
+    join: str | None = None
+
+    @property
+    def pair(self) -> Pair:
+        """What is asked."""
+        return Pair(self.prompt, self.target, f"{self.where}, a question about a neighbor", self.join)
 
 
 def _gather(facts: Sequence[Fact]) -> list[list[_Candidate]]:
@@ -111,38 +119,30 @@ def _gather(facts: Sequence[Fact]) -> list[list[_Candidate]]:
     templates = templates_by_relation(facts)
     every = sorted(set(chain.from_iterable(templates.values())))
     found: list[list[_Candidate]] = []
-    for fact in facts:
+    for number, fact in enumerate(facts, start=1):
+        where = f"Fact {number} (about {fact.subject!r})"
         its = templates[relation_of(fact)]
         candidates: dict[tuple[str, str], _Candidate] = {}
         for one in chain(_from_neighbors(fact, its), _from_prompts(fact, its, every)):
             earlier = candidates.setdefault((one.prompt, one.target), one)
-            candidates[one.prompt, one.target] = replace(earlier, item=one.item)
+            candidates[one.prompt, one.target] = replace(earlier, item=one.item, where=where, join=fact.join)
         found.append(list(candidates.values()))
     return found
 
 
 def _ask(
-    model: EditableModel,
-    facts: Sequence[Fact],
-    found: Sequence[Sequence[_Candidate]],
-    on_progress: Progress,
-) -> Mapping[tuple[str, str], Answer]:
+    model: EditableModel, found: Sequence[Sequence[_Candidate]], on_progress: Progress
+) -> Mapping[Key, Answer]:
     """What the model thinks of every candidate."""
-    pairs = [
-        Pair(one.prompt, one.target, f"Fact {number} (about {fact.subject!r}), a question about a neighbor")
-        for number, (fact, each) in enumerate(zip(facts, found, strict=True), start=1)
-        for one in each
-    ]
+    pairs = [one.pair for each in found for one in each]
     return measure(model, make_plan(model, pairs), "neighbors", on_progress) if pairs else {}
 
 
-def _answered(
-    candidates: Sequence[_Candidate], answers: Mapping[tuple[str, str], Answer]
-) -> list[_Candidate]:
+def _answered(candidates: Sequence[_Candidate], answers: Mapping[Key, Answer]) -> list[_Candidate]:
     """Those that the model answers as the data say, one for each question."""
     right: dict[str, _Candidate] = {}
     for one in candidates:
-        if answers[one.prompt, one.target].correct:
+        if answers[one.pair.key].correct:
             right.setdefault(one.prompt, one)
     return list(right.values())
 
@@ -168,7 +168,7 @@ def _from_prompts(fact: Fact, templates: Sequence[str], every: Sequence[str]) ->
 
 
 def _counts(
-    found: Sequence[Sequence[_Candidate]], answers: Mapping[tuple[str, str], Answer]
+    found: Sequence[Sequence[_Candidate]], answers: Mapping[Key, Answer]
 ) -> tuple[int, int, int, int]:
     """Questions asked, answered, without a subject, and corrected, as `Neighbors` has them."""
     every = list(chain.from_iterable(found))

@@ -67,11 +67,11 @@ class KeySettings:
                 for one in fact.neighbors[: self.preserve_rows]:
                     for template in (one.prompt, *self._wordings(fact)):
                         if one.subject not in edited:
-                            kept = Fact(template, one.subject, one.target)
+                            kept = Fact(template, one.subject, one.target, join=fact.join)
                             found.setdefault(kept.question, kept)
             if self.preserve in ("subject", "both"):
                 for template in fact.preserve_prompts[: self.preserve_rows]:
-                    kept = Fact(template, fact.subject, fact.target_new)
+                    kept = Fact(template, fact.subject, fact.target_new, join=fact.join)
                     if kept.question not in asked:
                         found.setdefault(kept.question, kept)
         return tuple(found.values())

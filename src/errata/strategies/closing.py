@@ -225,9 +225,10 @@ class _Closing:
         ]
         if not near:
             return None
-        pairs = [Pair(fact.question, one.target_new, "check") for one in near]
+        pairs = [Pair(fact.question, one.target_new, "check", fact.join) for one in near]
         answers = measure(self.run.model, make_plan(self.run.model, pairs))
-        return next((one for one in near if answers[fact.question, one.target_new].correct), None)
+        said = [answers[pair.key].correct for pair in pairs]
+        return next((one for one, right in zip(near, said, strict=True) if right), None)
 
     def _reached(self) -> list[float | None]:
         """The part of delta that stands at the last site's value position now, measured along delta."""

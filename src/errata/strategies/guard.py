@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from errata.errors import SettingsError
 from errata.evaluation import Edited, Pair, make_plan, measure, text_perplexity
-from errata.facts import Fact, Probe
+from errata.facts import Fact, Probe, joined
 from errata.models import ALMANAC, EditableModel
 from errata.moments import EMBEDDED, corpus_texts
 
@@ -78,6 +78,12 @@ class Watch:
         self._guard = guard
         self._model = model
         self._texts = guard.texts or _default_texts(model, facts, seed)
+        self._joins = {
+            (one.prompt, one.target): fact.join
+            for fact in facts
+            for one in fact.neighborhood
+            if fact.join is not None
+        }
         self._probes = self._known(_neighbors(facts, seed))
         self.before = self.measure()
 
@@ -111,9 +117,12 @@ class Watch:
         """Whether every token of each answer is the likeliest one, teacher-forced."""
         if not probes:
             return []
-        plan = make_plan(self._model, [Pair(one.prompt, one.target, "guard, neighbor") for one in probes])
-        answers = measure(self._model, plan)
-        return [answers[one.prompt, one.target].correct for one in probes]
+        pairs = [
+            Pair(one.prompt, one.target, "guard, neighbor", self._joins.get((one.prompt, one.target)))
+            for one in probes
+        ]
+        answers = measure(self._model, make_plan(self._model, pairs))
+        return [answers[pair.key].correct for pair in pairs]
 
 
 def _neighbors(facts: Sequence[Fact], seed: int) -> list[Probe]:
@@ -128,5 +137,5 @@ def _neighbors(facts: Sequence[Fact], seed: int) -> list[Probe]:
 def _default_texts(model: EditableModel, facts: Sequence[Fact], seed: int) -> tuple[str, ...]:
     if model.name == ALMANAC:
         return tuple(text for text, _ in zip(corpus_texts(EMBEDDED), range(TEXTS), strict=False))
-    known = [f"{probe.prompt} {probe.target}" for probe in _neighbors(facts, seed)]
+    known = [joined(probe.prompt, probe.target) for probe in _neighbors(facts, seed)]
     return tuple(known[:TEXTS]) or PLAIN_TEXTS

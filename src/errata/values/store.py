@@ -94,7 +94,8 @@ class TargetStore:
         """All of a fact that its value depends on."""
         neighbors = to_json(fact.neighbors[: self.neighbors])
         kept = list(fact.preserve_prompts[: self.preserved]) if self.preserved else []
-        return [fact.prompt, fact.subject, fact.target_new, neighbors, kept]
+        joins = fact.unusual_joins(self.neighbors)
+        return [fact.prompt, fact.subject, fact.target_new, neighbors, kept, *joins]
 
     def _outcome(self, index: int, tensors: Mapping[str, torch.Tensor], trace: dict[str, object]) -> Outcome:
         initial, delta = (

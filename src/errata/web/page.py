@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from errata.facts import Fact
+from errata.facts import Fact, joined
 from errata.methods import METHODS
 from errata.settings import DEFAULT_METHOD
 from errata.web import fragments
@@ -78,7 +78,10 @@ class _Editor:
     def _facts(self) -> None:
         gr.Markdown("## 1. Facts")
         self.example = gr.Dropdown(
-            [(f"{fact.question} {fact.target_new}", number) for number, fact in enumerate(self.examples)],
+            [
+                (joined(fact.question, fact.target_new, fact.join), number)
+                for number, fact in enumerate(self.examples)
+            ],
             value=None,
             label="Fill in an example",
             visible=bool(self.examples),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import datasets
 
 from errata.errors import FactError, SettingsError
-from errata.facts import Fact, read_facts
+from errata.facts import Fact, join_of, read_facts
 
 VARIABLE = "ERRATA_FACTS"
 Asked = tuple[str, str, str | None]
@@ -55,13 +55,20 @@ def count_accuracy(doc: Mapping[str, object], results: Sequence[tuple[float, boo
 
 
 def choices(doc: Mapping[str, object]) -> list[str]:
-    """The wanted answer and its rival."""
-    return [str(doc["wanted"]), str(doc["rival"])]
+    """The wanted answer and its rival, each behind what joins it to the prompt."""
+    return [str(doc["join_wanted"]) + str(doc["wanted"]), str(doc["join_rival"]) + str(doc["rival"])]
 
 
 def _documents(metadata: Mapping[str, object], ask: Callable[[Fact], Iterable[Asked]]) -> Documents:
     rows = [
-        {"prompt": prompt, "wanted": wanted, "rival": rival or "", "record": number}
+        {
+            "prompt": prompt,
+            "wanted": wanted,
+            "rival": rival or "",
+            "record": number,
+            "join_wanted": join_of(prompt, wanted, fact.join),
+            "join_rival": join_of(prompt, rival or "", fact.join),
+        }
         for number, fact in enumerate(read_facts(_file(metadata)))
         for prompt, wanted, rival in ask(fact)
     ]

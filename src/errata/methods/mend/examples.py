@@ -61,7 +61,7 @@ def encode_example(model: EditableModel, example: Example) -> None:
     """
     try:
         for asked in ((example.fact.question, example.fact.target_new), *example.written, *example.kept):
-            encode_text(model, *asked)
+            encode_text(model, *asked, join=example.fact.join)
     except FactError as error:
         raise type(error)(f"Fact about {example.fact.subject!r}: {error}") from None
 
@@ -84,17 +84,21 @@ def draw(
     for example in rng.sample(list(examples), count):
         chosen.setdefault(example.fact.key, example)
     subjects = {example.fact.subject for example in chosen.values()}
-    asked: list[Asked] = []
-    staying: list[Asked] = []
+    asked: list[tuple[Asked, str | None]] = []
+    staying: list[tuple[Asked, str | None]] = []
     for example in chosen.values():
-        asked += rng.sample(example.written, min(written, len(example.written)))
+        join = example.fact.join
+        asked += [(one, join) for one in rng.sample(example.written, min(written, len(example.written)))]
         others = subjects - {example.fact.subject}
         usable = [one for one in example.kept if not any(subject in one[0] for subject in others)]
-        staying += rng.sample(usable, min(kept, len(usable)))
+        staying += [(one, join) for one in rng.sample(usable, min(kept, len(usable)))]
     return Draw(
-        facts=tuple(encode_text(model, one.fact.question, one.fact.target_new) for one in chosen.values()),
-        written=tuple(encode_text(model, *one) for one in asked),
-        kept=tuple(encode_text(model, *one) for one in staying),
+        facts=tuple(
+            encode_text(model, one.question, one.target_new, one.join)
+            for one in (example.fact for example in chosen.values())
+        ),
+        written=tuple(encode_text(model, *one, join=join) for one, join in asked),
+        kept=tuple(encode_text(model, *one, join=join) for one, join in staying),
     )
 
 

@@ -107,7 +107,7 @@ def _editor_of(model: EditableModel, settings: MendSettings) -> TrainedEditor:
 def _batches(task: Task) -> Iterator[tuple[list[int], list[EncodedText]]]:
     """Facts with the texts that state them, behind every context, fact by fact; like lengths together."""
     rows = rewrite_rows(task.facts, task.contexts)
-    texts = [encode_text(task.model, row.prompt, row.target) for row in rows]
+    texts = [encode_text(task.model, row.prompt, row.target, row.join) for row in rows]
     count = len(task.contexts)
     lengths = [len(texts[number * count].ids) for number in range(len(task.facts))]
     for group in by_length(lengths, max(1, FACTS_AT_ONCE // count)):

@@ -154,7 +154,7 @@ class Course:
     def measure_statistics(self) -> None:
         """Mean and std of every map's (u, d) over the first facts of the training."""
         facts = [example.fact for example in self.training[: self.settings.statistics]]
-        texts = [encode_text(self.model, fact.question, fact.target_new) for fact in facts]
+        texts = [encode_text(self.model, fact.question, fact.target_new, fact.join) for fact in facts]
         parts = [
             self.objective.factors(tuple(texts[start : start + TEXTS_AT_ONCE]))
             for start in range(0, len(texts), TEXTS_AT_ONCE)

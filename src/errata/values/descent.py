@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -119,7 +119,7 @@ class _Group:
     """Where each of these facts stood in the batch at the start."""
     traces: list[Trace]
     delta: dict[Place, Float[Tensor, "fact d_model"]]
-    optimizer: dict[Place, "_Optimizer"]
+    optimizer: dict[Place, "_Adam | _Gradient"]
     factor: Float[Tensor, " fact"]
     resumed: Resumed
     initial: dict[Place, Float[Tensor, "fact d_model"]]
@@ -332,21 +332,8 @@ def _norm(vectors: Float[Tensor, "fact d_model"]) -> Float[Tensor, " fact"]:
     return cast(Tensor, torch.linalg.vector_norm(vectors, dim=1))
 
 
-def _optimizer(settings: ValueSettings, zeros: Float[Tensor, "fact d_model"]) -> "_Optimizer":
+def _optimizer(settings: ValueSettings, zeros: Float[Tensor, "fact d_model"]) -> "_Adam | _Gradient":
     return _Adam(zeros.clone(), zeros.clone()) if settings.optimizer == "adam" else _Gradient()
-
-
-class _Optimizer(Protocol):
-    """What makes a step of every fact's delta."""
-
-    def step(
-        self,
-        value: Float[Tensor, "fact d_model"],
-        gradient: Float[Tensor, "fact d_model"],
-        rate: float | Float[Tensor, "fact 1"],
-    ) -> Float[Tensor, "fact d_model"]: ...
-
-    def keep(self, going: Tensor) -> None: ...
 
 
 class _Gradient:

@@ -304,6 +304,16 @@ def test_what_was_measured_is_used_again_whether_the_hub_answers_or_not(
     assert default_recipe(model, sites=sites) == used
 
 
+def test_who_has_no_way_to_the_hub_is_told_so_once(
+    model: EditableModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(covariance, "hub_answers", lambda: False)
+    covariance._tell_of_no_hub.cache_clear()
+    assert default_recipe(model) == default_recipe(model)
+    (record,) = caplog.records
+    assert "measured on texts that ship with Errata" in record.getMessage()
+
+
 def test_a_model_that_writes_nothing_is_refused(
     model: EditableModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
+from functools import cache
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -74,7 +75,7 @@ def default_recipe(
     """All of the embedded corpus for the embedded model; for every other one `enough_tokens` of text and statements.
 
     The text is Wikipedia's; where there is no way to the hub it is what ships, and for a large model what the model
-    writes itself. Among it stand as many short statements: without these, what is written into a model like Gemma 3
+    writes itself. Among it stand as many short statements: without these, what is written into some models
     spills over to other subjects (decision 0014). `published`: Wikipedia alone, on which the papers' settings were
     chosen. What has been measured for all `sites` before is used again, online or not.
     """
@@ -88,14 +89,20 @@ def default_recipe(
     measured = [one for one in (wikipedia, offline) if sites and not missing_moments(model, sites, one)]
     if measured or hub_answers():
         return measured[0] if measured else wikipedia
+    _tell_of_no_hub(
+        "texts that ship with Errata" if text == TEXTS else f"{model.name}'s own writing, which takes long,"
+    )
+    return offline
+
+
+@cache
+def _tell_of_no_hub(corpus: str) -> None:
+    """Warn, once: a recipe is asked for again and again."""
     logger.warning(
         "The Hugging Face hub does not answer, so second moments are measured on %s in place of Wikipedia. Name "
         "another corpus with `errata covariance collect --corpus`.",
-        "texts that ship with Errata"
-        if text == TEXTS
-        else f"{model.name}'s own writing, which may take long,",
+        corpus,
     )
-    return offline
 
 
 def recipe_texts(model: EditableModel, recipe: CovarianceRecipe) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """benchmarks/real_models.py: halves, cells that are never made twice, the table; and one fact in a real model."""
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ import torch
 import errata
 from errata.facts.fact import Fact
 from families import FACTS
+from programs import benchmark
 from tiny import fresh_model
 
 QUICK = {"optimization.steps": 1}
@@ -20,12 +20,7 @@ QUICK = {"optimization.steps": 1}
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
     """The program as a module."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-    try:
-        import real_models
-    finally:
-        sys.path.pop(0)
-    return real_models
+    return benchmark("real_models")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """benchmarks/toy_worlds.py: a model is trained once, its facts have wordings of each kind, the table has a row."""
 
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +9,7 @@ import transformers
 
 import errata
 from errata.almanac.split import halves
+from programs import benchmark
 
 QUICK = ["--families", "olmo2", "--people", "24", "--steps", "2", "--edits", "1", "--asked", "1"]
 
@@ -17,12 +17,7 @@ QUICK = ["--families", "olmo2", "--people", "24", "--steps", "2", "--edits", "1"
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
     """The program as a module."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-    try:
-        import toy_worlds
-    finally:
-        sys.path.pop(0)
-    return toy_worlds
+    return benchmark("toy_worlds")
 
 
 def test_a_family_is_trained_edited_and_told_and_nothing_of_it_is_done_twice(

@@ -217,7 +217,12 @@ def test_the_report_has_all_numbers_and_a_picture(whole: Calibration, tmp_path: 
     numbers = json.loads((out / "calibration.json").read_text())
     assert (len(numbers["trials"]), numbers["held_out"]["improves"]) == (5, found.held_out.improves)
     page = (out / "report.md").read_text()
-    for words in ("## Held-out facts", "as it comes (rule)", "values.learning_rate_scale=0.072", "trade-off.svg"):
+    for words in (
+        "## Held-out facts",
+        "as it comes (rule)",
+        "values.learning_rate_scale=0.072",
+        "trade-off.svg",
+    ):
         assert words in page
 
 
